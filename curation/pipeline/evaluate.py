@@ -1,0 +1,323 @@
+"""Whether the subset trains a better model than uniform rows of the same number."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from curation.encoders import locate_weights
+from curation.models import evaluate, fit_pilot, fit_text_classifier
+from curation.pipeline.dataset import EVALUATION_MODEL, SELECTED_SUBSET, Dataset, Outcome
+from curation.pipeline.findings import Finding
+from curation.pipeline.pilot import fit_score_model, pilot_rows, query_scores
+from curation.pipeline.population import Population, population
+from curation.pipeline.score import Centroids
+from curation.pipeline.subset import Scored, choose, load_scored
+from curation.pipeline.tables import SUBSET, write_json
+from curation.pipeline.views import evaluation_view
+from curation.progress import track
+from curation.reporting.text import t_interval
+from curation.store import Draft, StoreError, digest
+
+RESULTS = "results.json"
+MODEL = "model"
+
+Results = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every strategy is evaluated with."""
+
+    people: Population
+    held: Population
+    scored: Scored
+    proxy: NDArray[np.float64]
+    medoids: NDArray[np.int64]
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set."""
+        return self.people.dataset
+
+    @property
+    def task(self) -> Any:
+        """``classification`` or ``regression``."""
+        return "classification" if self.dataset.columns.label else "regression"
+
+
+def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
+    """Train on the subset and on uniform rows, and measure both on the holdout."""
+    config = dataset.config
+    people = population(dataset)
+    subset = dataset.store.need(dataset.at(SELECTED_SUBSET))
+    subset.require(
+        upstream={"population": people.content_hash}, remedy="materialize selected_subset again"
+    )
+    held = _holdout(dataset)
+
+    def fill(draft: Draft) -> None:
+        if held is None or people.labels is None:
+            draft.figures["skipped"] = _why_skipped(dataset, held)
+            write_json(draft.folder / RESULTS, {})
+            return
+        centroids = Centroids.load(dataset)
+        scored, proxy, _ = load_scored(people, centroids)
+        where = {row_id: i for i, row_id in enumerate(people.ids.to_list())}
+        medoids = np.array([where[i] for i in centroids.table["medoid_id"]], dtype=np.int64)
+        setting = Setting(people, held, scored, proxy, medoids)
+        frame = pl.read_parquet(subset.path(SUBSET))
+        chosen = np.array([where[i] for i in frame["id"]], dtype=np.int64)
+        weights = frame["training_weight"].to_numpy()
+        began = time.monotonic()
+        results = {"probe": probe_results(setting)}
+        probe_seconds = time.monotonic() - began
+        results["fine_tune"] = fine_tune_results(draft, setting, chosen, weights)
+        write_json(draft.folder / RESULTS, results)
+        draft.row_count = len(held)
+        draft.figures.update(_summaries(results, setting))
+        draft.figures["probe_seconds"] = round(probe_seconds, 1)
+        draft.figures["fine_tune_seconds"] = round(time.monotonic() - began - probe_seconds, 1)
+        evaluation_view(draft, results, setting.task)
+
+    outcome = dataset.produce(
+        EVALUATION_MODEL,
+        None,
+        config_hash=digest(
+            [
+                config.evaluation.model_dump(),
+                config.selection.model_dump(),
+                config.score.model_dump(),
+                config.encoder.max_length,
+            ]
+        ),
+        upstream={
+            SELECTED_SUBSET: subset.content_hash,
+            "population": people.content_hash,
+        },
+        fill=fill,
+        seed=config.selection.seed,
+    )
+    return outcome, _findings(dataset, outcome, people, held)
+
+
+def _holdout(dataset: Dataset) -> Population | None:
+    try:
+        return population(dataset, split="holdout")
+    except StoreError:
+        return None
+
+
+def _why_skipped(dataset: Dataset, held: Population | None) -> str:
+    if held is None:
+        return "the holdout has no rows; look at `holdout` in defs.yaml"
+    return "there is neither `columns.label` nor `columns.target` to predict"
+
+
+def probe_results(setting: Setting) -> Results:
+    """Compare strategies with the cheap probe, every seed from the start.
+
+    A seed draws its own pilot, trains its own pilot model, queries it at the medoids and draws its
+    own subset; only the clustering is shared. So the spread over seeds holds everything that is
+    random in the method, except the clustering. A pilot that is a transformer, or a score column,
+    is too dear or has nothing to redraw, and is shared as well.
+    """
+    people, dataset = setting.people, setting.dataset
+    config = dataset.config
+    held_x, held_y = _everything(setting.held)
+    results: Results = {"subset": {}, "uniform": {}}
+    first = config.selection.seed
+    shared = config.score.model not in ("probe", "mlp")
+    with track("compare with uniform", config.evaluation.probe_seeds) as advance:
+        for seed in range(first, first + config.evaluation.probe_seeds):
+            pilot = pilot_rows(people, seed=first if shared else seed)
+            if config.score.model == "column":
+                pilot = np.empty(0, dtype=np.int64)
+            proxy = setting.proxy
+            if not shared:
+                model = fit_score_model(people, pilot, seed=seed)
+                proxy = query_scores(people, model, setting.medoids)[setting.scored.cluster]
+            chosen = choose(dataset, setting.scored, proxy, pilot, seed=seed)
+            rng = np.random.default_rng([seed, 2])
+            size = int(chosen.drawn.multiplicity.sum()) + len(pilot)
+            uniform = np.sort(rng.choice(len(people), size, replace=False))
+            for name, rows, weights in (
+                ("subset", chosen.rows, chosen.training_weight),
+                ("uniform", uniform, None),
+            ):
+                x = people.embeddings(rows)
+                metrics = _probe(setting, x, rows, weights, held_x, held_y, seed)
+                _append(results[name], metrics)
+            advance(1)
+    if config.evaluation.all_rows:
+        x, _ = _everything(people)
+        results["all rows"] = {}
+        rows = np.arange(len(people))
+        _append(results["all rows"], _probe(setting, x, rows, None, held_x, held_y, first))
+    return results
+
+
+def _everything(people: Population) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
+    assert people.labels is not None  # noqa: S101
+    return people.embeddings(np.arange(len(people))), people.labels
+
+
+def _probe(
+    setting: Setting,
+    x: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    weights: NDArray[np.float64] | None,
+    held_x: NDArray[np.float32],
+    held_y: NDArray[np.generic],
+    seed: int,
+) -> dict[str, float]:
+    people, wanted = setting.people, setting.dataset.config.evaluation
+    assert people.labels is not None  # noqa: S101
+    model = fit_pilot(
+        "mlp" if wanted.probe == "mlp" else "probe",
+        x,
+        people.labels[rows],
+        task=setting.task,
+        sample_weight=weights,
+        classes=people.classes or None,
+        epochs=wanted.probe_epochs,
+        seed=seed,
+    )
+    return evaluate(held_y, model.predict(held_x), task=setting.task)
+
+
+def _append(into: dict[str, list[float]], metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        into.setdefault(name, []).append(float(value))
+
+
+def fine_tune_results(
+    draft: Draft,
+    setting: Setting,
+    chosen: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> Results:
+    """Train the evaluation model on the published subset and keep it.
+
+    Text: the real encoder with a classification head, on the subset and on uniform rows. Otherwise
+    the small network (or ridge), on the subset alone: the probe comparison is the same model.
+    """
+    config = setting.dataset.config
+    wanted = config.evaluation.fine_tune
+    text = config.encoder.type == "text" and setting.task == "classification"
+    folder = draft.folder / MODEL
+    folder.mkdir()
+    people = setting.people
+    assert people.labels is not None  # noqa: S101
+    if not (text and wanted.enabled):
+        model = fit_pilot(
+            "mlp" if config.evaluation.probe == "mlp" else "probe",
+            people.embeddings(chosen),
+            people.labels[chosen],
+            task=setting.task,
+            sample_weight=weights,
+            classes=people.classes or None,
+            epochs=config.evaluation.probe_epochs,
+            seed=config.selection.seed,
+        )
+        model.save(folder)
+        return {}
+    results: Results = {"subset": {}, "uniform": {}}
+    assert setting.held.labels is not None  # noqa: S101
+    held_text = setting.held.rows(np.arange(len(setting.held)))[
+        setting.dataset.columns.input
+    ].to_list()
+    for number in range(wanted.seeds):
+        seed = config.selection.seed + number
+        rng = np.random.default_rng([seed, 2])
+        uniform = np.sort(rng.choice(len(people), len(chosen), replace=False))
+        for name, rows, row_weights in (("subset", chosen, weights), ("uniform", uniform, None)):
+            tuned = _fine_tune(setting, rows, row_weights, seed, name)
+            if name == "subset" and number == 0:
+                tuned.save(folder)
+            _append(
+                results[name],
+                evaluate(setting.held.labels, tuned.predict(held_text), task=setting.task),
+            )
+    return results
+
+
+def _fine_tune(
+    setting: Setting,
+    rows: NDArray[np.int64],
+    weights: NDArray[np.float64] | None,
+    seed: int,
+    name: str,
+) -> Any:
+    config = setting.dataset.config
+    wanted = config.evaluation.fine_tune
+    table = setting.people.rows(rows)
+    return fit_text_classifier(
+        table[setting.dataset.columns.input].to_list(),
+        table[str(setting.dataset.columns.label)].to_list(),
+        weights=weights,
+        classes=setting.people.classes,
+        weights_folder=locate_weights(config.encoder.model),
+        max_length=config.encoder.max_length,
+        epochs=wanted.epochs,
+        learning_rate=wanted.learning_rate,
+        batch_size=wanted.batch_size,
+        seed=seed,
+        label=f"fine-tune on {name}, seed {seed}",
+    )
+
+
+def _summaries(results: dict[str, Results], setting: Setting) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "holdout_rows": len(setting.held),
+        "task": setting.task,
+        "seeds": setting.dataset.config.evaluation.probe_seeds,
+    }
+    for kind, table in results.items():
+        figures[kind] = {
+            name: {metric: _interval(values) for metric, values in metrics.items()}
+            for name, metrics in table.items()
+        }
+    figures["gain"] = {
+        metric: _interval(
+            [a - b for a, b in zip(values, results["probe"]["uniform"][metric], strict=True)]
+        )
+        for metric, values in results["probe"]["subset"].items()
+    }
+    return figures
+
+
+def _interval(values: list[float]) -> dict[str, float]:
+    """Return mean and 95% t-interval over seeds (of a single value: the value alone)."""
+    mean, low, high = t_interval(values) if len(values) > 1 else (values[0],) * 3
+    return {"mean": float(mean), "low": float(low), "high": float(high), "n": len(values)}
+
+
+def _findings(
+    dataset: Dataset, outcome: Outcome, people: Population, held: Population | None
+) -> list[Finding]:
+    figures = outcome.artifact.figures
+    present = "skipped" not in figures
+    shared = 0
+    if held is not None:
+        subset = dataset.store.need(dataset.at(SELECTED_SUBSET))
+        trained_on = pl.read_parquet(subset.path(SUBSET), columns=["id"])["id"]
+        shared = int(trained_on.is_in(held.ids.to_list()).sum())
+        shared += int(people.ids.is_in(held.ids.to_list()).sum())
+    return [
+        Finding(
+            "evaluation_present",
+            present,
+            f"{figures['seeds']} seeds on {figures['holdout_rows']:,} holdout rows"
+            if present
+            else f"not evaluated: {figures['skipped']}",
+        ),
+        Finding(
+            "holdout_disjoint", shared == 0, f"{shared} holdout rows are among the training rows"
+        ),
+    ]

@@ -1,0 +1,231 @@
+"""From outcomes to Dagster events: materializations with data versions, metadata and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+
+from curation.pipeline.dataset import ASSETS, CODE_VERSIONS, PER_SHARD, Dataset, Outcome
+from curation.pipeline.findings import CHECKS, Finding
+from curation.pipeline.views import TITLES, views_of
+from curation.progress import LogListener, listen, listener
+from curation.reporting.plots import markdown_image
+
+DATA_VERSION = "dagster/data_version"
+
+# What each asset reads, in the graph that users see.
+UPSTREAM: dict[str, tuple[str, ...]] = {
+    "raw": (),
+    "embeddings": ("raw",),
+    "pilot_model": ("embeddings",),
+    "centroids": ("embeddings", "pilot_model"),
+    "sensitivity_scores": ("embeddings", "centroids"),
+    "selected_subset": ("sensitivity_scores", "pilot_model"),
+    "evaluation_model": ("selected_subset",),
+    "report": ("centroids", "selected_subset", "evaluation_model"),
+}
+
+MakeShard = Callable[[Dataset, str], tuple[Outcome, list[Finding]]]
+Make = Callable[[Dataset], tuple[Outcome, list[Finding]]]
+
+
+def key(dataset: Dataset, asset: str) -> dg.AssetKey:
+    """Return the asset's key: data set, then asset."""
+    return dg.AssetKey([dataset.name, asset])
+
+
+def metadata_of(outcome: Outcome) -> dict[str, Any]:
+    """Return what the UI shows of an artifact: figures, pictures, where it lies."""
+    manifest = outcome.artifact.manifest
+    shown: dict[str, Any] = {
+        "status": "unchanged: nothing was written" if outcome.unchanged else "computed",
+        "dagster/row_count": manifest.row_count,
+        "seconds": round(outcome.seconds, 3),
+    }
+    for name, value in manifest.figures.items():
+        if name.endswith("_hash"):
+            continue
+        if isinstance(value, dict):
+            shown[name] = dg.MetadataValue.json(value)
+        elif isinstance(value, list):
+            shown[name] = ", ".join(map(str, value)) or "none"
+        else:
+            shown[name] = value
+    for name, png in views_of(outcome.artifact).items():
+        title = TITLES.get(name, name)
+        shown[title] = dg.MetadataValue.md(markdown_image(png, title))
+    shown["content_hash"] = manifest.content_hash
+    shown["folder"] = dg.MetadataValue.path(str(outcome.artifact.folder))
+    return shown
+
+
+def check_results(asset_key: dg.AssetKey, findings: list[Finding]) -> list[dg.AssetCheckResult]:
+    """Turn findings into check results."""
+    return [
+        dg.AssetCheckResult(
+            asset_key=asset_key,
+            check_name=f.name,
+            passed=f.passed,
+            description=f.description,
+            metadata={**f.metadata},
+        )
+        for f in findings
+    ]
+
+
+def _listen(context: dg.AssetExecutionContext) -> Any:
+    """Send progress to the run's log, unless a terminal shows it already."""
+    current = listener()
+    return listen(current if current is not None else LogListener(context.log.info))
+
+
+def unpartitioned_events(
+    context: dg.AssetExecutionContext, dataset: Dataset, asset: str, make: Make
+) -> Iterator[Any]:
+    """Make a global asset and yield its events; a failed check of a subset fails the step.
+
+    Raises
+    ------
+    dagster.Failure
+        When a subset does not pass its checks: it was not published, and what comes after it must
+        not run.
+    """
+    asset_key = key(dataset, asset)
+    with _listen(context):
+        outcome, findings = make(dataset)
+    results = check_results(asset_key, findings)
+    failed = [f for f in findings if not f.passed]
+    if asset == "selected_subset" and failed:
+        yield from results
+        raise dg.Failure(
+            description=f"data set {dataset.name}: the subset was not published, the one before "
+            f"stays current. {'; '.join(f'{f.name}: {f.description}' for f in failed)}",
+            allow_retries=False,
+        )
+    context.log.info(f"{asset}: {'unchanged' if outcome.unchanged else 'computed'}")
+    yield dg.MaterializeResult(
+        asset_key=asset_key,
+        metadata=metadata_of(outcome),
+        data_version=dg.DataVersion(outcome.artifact.content_hash),
+        check_results=results,
+    )
+
+
+def shard_events(
+    context: dg.AssetExecutionContext, dataset: Dataset, asset: str, make: MakeShard
+) -> Iterator[Any]:
+    """Make a per-shard asset for every shard of the run and yield its events.
+
+    Dagster gives all partitions of one output the same data version. So:
+
+    - one shard: an ordinary result;
+    - several: each shard is recorded by a materialization event of its own, with its own content
+      hash, as soon as it is done, and no output is yielded;
+    - several, and an asset of the same run reads this one: Dagster would skip that asset, silently,
+      for want of an output. Then the output is yielded once all shards are done, followed by the
+      shards' own events, so that the last one of each shard carries its content hash.
+
+    A shard that fails does not stop the others; at the end the step fails and names them all.
+    """
+    shards = list(context.partition_keys)
+    asset_key = key(dataset, asset)
+    read_later = _read_in_this_run(context, dataset, asset)
+    failures: dict[str, Exception] = {}
+    held_back: list[Any] = []
+    unchanged = 0
+    with _listen(context):
+        for shard in shards:
+            try:
+                outcome, findings = make(dataset, shard)
+            except Exception as error:
+                if len(shards) == 1:
+                    raise
+                context.log.error(f"{asset} of shard {shard} failed: {error}")
+                failures[shard] = error
+                continue
+            unchanged += outcome.unchanged
+            if len(shards) == 1:
+                context.log.info(f"{shard}: {'unchanged' if outcome.unchanged else 'computed'}")
+                yield dg.MaterializeResult(
+                    asset_key=asset_key,
+                    metadata=metadata_of(outcome),
+                    data_version=dg.DataVersion(outcome.artifact.content_hash),
+                    check_results=check_results(asset_key, findings),
+                )
+                return
+            event = _materialization(dataset, asset, shard, outcome)
+            if read_later:
+                held_back.append(event)
+            else:
+                yield event
+            yield from _evaluations(asset_key, shard, findings)
+    context.log.info(f"{len(shards)} shards: {unchanged} unchanged, {len(failures)} failed")
+    if read_later and not failures:
+        yield dg.MaterializeResult(asset_key=asset_key)
+    yield from held_back
+    if failures:
+        raise _failure(dataset, asset, len(shards), failures)
+    for name in CHECKS.get(asset, {}):
+        # the evaluations above are the shards'; the step also owes one output per check
+        yield dg.Output(
+            None,
+            output_name=context.assets_def.get_output_name_for_asset_check_key(
+                dg.AssetCheckKey(asset_key, name)
+            ),
+        )
+
+
+def _materialization(
+    dataset: Dataset, asset: str, shard: str, outcome: Outcome
+) -> dg.AssetMaterialization:
+    tags = {
+        DATA_VERSION: outcome.artifact.content_hash,
+        "dagster/data_version_is_user_provided": "true",
+        "dagster/code_version": CODE_VERSIONS[asset],
+    }
+    for upstream in UPSTREAM[asset]:
+        at = dataset.at(upstream, shard if upstream in PER_SHARD else None)
+        found = dataset.store.current(at)
+        if found is not None:
+            name = key(dataset, upstream).to_user_string()
+            tags[f"dagster/input_data_version/{name}"] = found.content_hash
+            tags[f"dagster/input_event_pointer/{name}"] = "NULL"
+    return dg.AssetMaterialization(
+        asset_key=key(dataset, asset),
+        partition=shard,
+        metadata=metadata_of(outcome),
+        tags=tags,
+    )
+
+
+def _evaluations(
+    asset_key: dg.AssetKey, shard: str, findings: list[Finding]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    for finding in findings:
+        yield dg.AssetCheckEvaluation(
+            asset_key=asset_key,
+            check_name=finding.name,
+            passed=finding.passed,
+            description=finding.description,
+            metadata={**finding.metadata},
+            partition=shard,
+        )
+
+
+def _failure(dataset: Dataset, asset: str, of: int, failures: dict[str, Exception]) -> dg.Failure:
+    lines = "\n".join(f"- {shard}: {error}" for shard, error in failures.items())
+    return dg.Failure(
+        description=f"data set {dataset.name}: {asset} of {len(failures)} of {of} shards failed; "
+        f"the others are done.\n{lines}",
+        allow_retries=False,
+    )
+
+
+def _read_in_this_run(context: dg.AssetExecutionContext, dataset: Dataset, asset: str) -> bool:
+    """Whether an asset that reads this one is computed in the same run."""
+    # empty or None: the run computes all assets of its job
+    selected = context.run.asset_selection or context.job_def.asset_layer.executable_asset_keys
+    readers = {key(dataset, a) for a in ASSETS if asset in UPSTREAM[a]}
+    return bool(readers & set(selected))

@@ -1,0 +1,143 @@
+"""The pilot: a model trained on a uniform share of the budget, whose score is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from curation.encoders import locate_weights
+from curation.models import fit_pilot, fit_text_classifier, load_pilot, load_text_classifier
+from curation.pipeline.dataset import PILOT_MODEL, Dataset, Outcome
+from curation.pipeline.population import Population, permanent_random_numbers, population
+from curation.pipeline.tables import write_parquet
+from curation.selection import resolve_budget
+from curation.sources import stored_name
+from curation.store import Artifact, Draft, StoreError, digest
+
+PILOT_ROWS = "pilot.parquet"
+PILOT = "pilot"
+
+
+def budget_of(dataset: Dataset, rows: int) -> int:
+    """Return the number of rows to select of `rows`, the pilot's included."""
+    wanted = dataset.config.selection
+    return resolve_budget(
+        rows,
+        budget=wanted.budget,
+        fraction=wanted.fraction,
+        epsilon=wanted.epsilon,
+        delta=wanted.delta,
+    )
+
+
+def pilot_size(dataset: Dataset, rows: int) -> int:
+    """Return how many of the budget's rows are drawn uniformly to train the pilot."""
+    if dataset.config.score.model == "column":
+        return 0
+    budget = budget_of(dataset, rows)
+    return min(max(1, round(dataset.config.score.pilot_share * budget)), budget - 1) or 1
+
+
+def pilot_rows(people: Population, *, seed: int) -> NDArray[np.int64]:
+    """Return the pilot: a uniform sample that barely changes when shards arrive."""
+    m = pilot_size(people.dataset, len(people))
+    numbers = permanent_random_numbers(people.ids, seed=seed, purpose="pilot")
+    return np.sort(np.argsort(numbers, kind="stable")[:m])
+
+
+def make_pilot_model(dataset: Dataset) -> Outcome:
+    """Train the model whose score is asked for, on a uniform share of the budget."""
+    config = dataset.config
+    people = population(dataset)
+    seed = config.selection.seed
+
+    def fill(draft: Draft) -> None:
+        chosen = pilot_rows(people, seed=seed)
+        shards = np.asarray(people.shards)[people.shard[chosen]]
+        frame = pl.DataFrame({"id": people.ids[chosen], "shard": shards})
+        write_parquet(draft, PILOT_ROWS, frame)
+        draft.row_count = len(chosen)
+        draft.figures.update(model=config.score.model, rows=len(chosen), population=len(people))
+        if config.score.model != "column":
+            folder = draft.folder / PILOT
+            folder.mkdir()
+            fit_score_model(people, chosen, seed=seed).save(folder)
+
+    return dataset.produce(
+        PILOT_MODEL,
+        None,
+        config_hash=digest(
+            [
+                config.score.model_dump(),
+                config.selection.model_dump(include={"budget", "fraction", "epsilon", "delta"}),
+                config.encoder.max_length,
+            ]
+        ),
+        upstream={"population": people.content_hash},
+        fill=fill,
+        seed=seed,
+    )
+
+
+def fit_score_model(people: Population, chosen: NDArray[np.int64], *, seed: int) -> Any:
+    """Fit the configured score model on chosen rows."""
+    config = people.dataset.config
+    assert people.labels is not None  # noqa: S101  the configuration was checked
+    labels = people.labels[chosen]
+    if config.score.model == "transformer":
+        return fit_text_classifier(
+            people.rows(chosen)[people.dataset.columns.input].to_list(),
+            labels.tolist(),
+            weights=None,
+            classes=people.classes,
+            weights_folder=locate_weights(config.encoder.model),
+            max_length=config.encoder.max_length,
+            epochs=config.score.epochs,
+            seed=seed,
+            label="fine-tune the pilot",
+        )
+    return fit_pilot(
+        "mlp" if config.score.model == "mlp" else "probe",
+        people.embeddings(chosen),
+        labels,
+        task="classification" if people.dataset.columns.label else "regression",
+        classes=people.classes or None,
+        epochs=config.score.epochs,
+        seed=seed,
+    )
+
+
+def load_score_model(artifact: Artifact) -> Any:
+    """Load the model of a pilot artifact (None where the score is a column)."""
+    kind = artifact.figures["model"]
+    if kind == "column":
+        return None
+    folder = artifact.folder / PILOT
+    return load_text_classifier(folder) if kind == "transformer" else load_pilot(folder)
+
+
+def query_scores(people: Population, model: Any, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Ask for the expensive score of chosen rows: one evaluation each."""
+    config = people.dataset.config
+    if model is None:
+        column = stored_name(str(config.score.column), columns=config.columns)
+        values = people.rows(rows)[column].cast(pl.Float64, strict=False).to_numpy()
+        wrong = ~(np.isfinite(values) & (values >= 0))
+        if wrong.any():
+            at = rows[np.flatnonzero(wrong)[0]]
+            raise StoreError(
+                f"data set {people.dataset.name}, shard {people.shards[people.shard[at]]}: the "
+                f"score column {column!r} of id {people.ids[int(at)]!r} must be finite and >= 0"
+            )
+        return values
+    assert people.labels is not None  # noqa: S101
+    labels = people.labels[rows]
+    if config.score.model == "transformer":
+        texts = people.rows(rows)[people.dataset.columns.input].to_list()
+        return np.asarray(model.score(texts, labels, value=config.score.value), dtype=np.float64)
+    return np.asarray(
+        model.score(people.embeddings(rows), labels, value=config.score.value), dtype=np.float64
+    )

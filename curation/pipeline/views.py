@@ -1,0 +1,159 @@
+"""Pictures of what a stage produced, kept beside its data and shown in Dagster's UI.
+
+They are drawn when the artifact is written and stored as ``view-*.png``: an unchanged artifact
+shows its pictures again without drawing them again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from curation.reporting import plots
+from curation.store import VIEW_PREFIX, Artifact, Draft
+
+if TYPE_CHECKING:
+    from curation.pipeline.dataset import Dataset
+    from curation.pipeline.population import Population
+
+TITLES = {
+    "rows": "Rows",
+    "map": "Map of the embeddings",
+    "clusters": "Clusters",
+    "scores": "Sensitivity scores",
+    "weights": "Weights",
+    "classes": "Class shares",
+    "estimate": "Estimated total score",
+    "accuracy": "Against uniform sampling",
+    "fine-tune": "Fine-tuned on the subset and on uniform rows",
+}
+
+
+def save(draft: Draft, name: str, png: bytes) -> None:
+    """Keep a picture in a draft."""
+    (draft.folder / f"{VIEW_PREFIX}{name}.png").write_bytes(png)
+
+
+def views_of(artifact: Artifact) -> dict[str, bytes]:
+    """Return an artifact's pictures: name -> PNG bytes."""
+    return {
+        name.removeprefix(VIEW_PREFIX).removesuffix(".png"): artifact.path(name).read_bytes()
+        for name in sorted(artifact.manifest.files)
+        if name.startswith(VIEW_PREFIX)
+    }
+
+
+def raw_view(draft: Draft, dataset: Dataset, rows: pl.DataFrame, shard: str) -> None:
+    """Picture a shard's rows: pixels as pictures, labels as counts, else text lengths."""
+    if len(rows) == 0:
+        return
+    columns = dataset.columns
+    column = columns.input
+    if dataset.config.encoder.type in ("pixels", "mlp"):
+        first = rows.head(24)
+        flat = np.asarray(first[column].to_list(), dtype=np.uint8)
+        side = round(flat.shape[1] ** 0.5)
+        if side * side == flat.shape[1]:
+            titles = first[columns.label].to_list() if columns.label else None
+            images = flat.reshape(len(flat), side, side)
+            title = f"First rows of {shard} ({len(rows):,} in all)"
+            save(draft, "rows", plots.image_grid(images, titles=titles, title=title))
+            return
+    if columns.label:
+        counts = rows[columns.label].value_counts(sort=True)
+        save(
+            draft,
+            "rows",
+            plots.category_counts(
+                counts[columns.label].to_list(),
+                counts["count"].to_list(),
+                title=f"{len(rows):,} rows of {shard} in {len(counts)} classes",
+            ),
+        )
+    elif rows[column].dtype == pl.String:
+        lengths = rows[column].str.len_chars().to_numpy()
+        title = f"Text lengths of {len(rows):,} rows of {shard}"
+        save(draft, "rows", plots.length_histogram(lengths, title=title, unit="characters"))
+
+
+def embeddings_view(
+    draft: Draft, matrix: NDArray[np.float32], labels: pl.Series | None, shard: str
+) -> None:
+    """Picture a shard's embeddings on their first two principal axes."""
+    if len(matrix) < 3:
+        return
+    points = plots.project_2d(matrix, seed=0)
+    colors = labels.to_list() if labels is not None else None
+    title = f"{len(matrix):,} embeddings of {shard}, {matrix.shape[1]} dimensions"
+    save(draft, "map", plots.embedding_map(points, colors=colors, title=title, selected=None))
+
+
+def centroids_view(draft: Draft, sizes: NDArray[np.int64], costs: NDArray[np.float64]) -> None:
+    """Picture the clusters' sizes and costs."""
+    title = f"{len(sizes)} clusters, median size {np.median(sizes):,.0f}"
+    save(draft, "clusters", plots.cluster_overview(sizes, costs, title=title))
+
+
+def scores_view(draft: Draft, scores: NDArray[np.float64], shard: str) -> None:
+    """Picture a shard's scores."""
+    if len(scores):
+        title = f"Sensitivity scores of {len(scores):,} rows of {shard}"
+        save(draft, "scores", plots.score_distribution(scores, title=title))
+
+
+def subset_view(draft: Draft, frame: pl.DataFrame, people: Population) -> None:
+    """Picture a subset: its weights, its classes, its estimate."""
+    figures = draft.figures
+    title = f"{len(frame):,} rows stand for {len(people):,}"
+    save(draft, "weights", plots.weight_histogram(frame["weight"].to_numpy(), title=title))
+    if people.classes and people.labels is not None:
+        label = str(people.dataset.columns.label)
+        classes, counts = np.unique(people.labels, return_counts=True)
+        chosen = dict(frame[label].value_counts().iter_rows())
+        subset = np.array([chosen.get(str(c), 0) for c in classes], dtype=np.float64)
+        rng = np.random.default_rng([people.dataset.config.selection.seed, 3])
+        drawn = people.labels[rng.choice(len(people), len(frame), replace=False)]
+        uniform = np.array([(drawn == c).sum() for c in classes], dtype=np.float64)
+        png = plots.class_shares(
+            [str(c) for c in classes],
+            counts.astype(np.float64),
+            subset,
+            uniform,
+            title=f"Rows of each of {len(classes)} classes",
+        )
+        save(draft, "classes", png)
+    shown = {"this subset": figures["estimate"]}
+    if "uniform" in figures["estimate"]:
+        shown["uniform rows"] = figures["estimate"]["uniform"]
+    score = people.dataset.config.score.value.replace("_", " ")
+    png = plots.estimate_errors(
+        list(shown),
+        [e["value"] for e in shown.values()],
+        [e["low"] for e in shown.values()],
+        [e["high"] for e in shown.values()],
+        truth=figures["estimate"]["truth"],
+        unit=f"total {score} of the pilot model",
+        title=f"Total {score}, estimated from {len(frame):,} rows",
+    )
+    save(draft, "estimate", png)
+
+
+def evaluation_view(draft: Draft, results: dict[str, Any], task: str) -> None:
+    """Picture the comparison with uniform sampling."""
+    metrics = ["accuracy", "macro_f1"] if task == "classification" else ["rmse", "r2"]
+    seeds = len(next(iter(results["probe"]["subset"].values())))
+    save(
+        draft,
+        "accuracy",
+        plots.comparison(
+            results["probe"], metrics=metrics, title=f"Probe on the holdout, {seeds} seeds"
+        ),
+    )
+    if results["fine_tune"]:
+        title = "Fine-tuned encoder on the holdout"
+        save(
+            draft, "fine-tune", plots.comparison(results["fine_tune"], metrics=metrics, title=title)
+        )

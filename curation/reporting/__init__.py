@@ -1,0 +1,1 @@
+"""Plots, safe text and the self-contained HTML report."""

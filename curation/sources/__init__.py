@@ -1,0 +1,43 @@
+"""Shards of a user's data, and their rows as one validated table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curation.config import Source
+from curation.sources.base import Shard, ShardSource, SourceError
+from curation.sources.folder import FolderSource
+from curation.sources.idx import IdxSource
+from curation.sources.package import PackageSource
+from curation.sources.rows import Rows, stored_name, to_rows
+
+__all__ = [
+    "Rows",
+    "Shard",
+    "ShardSource",
+    "SourceError",
+    "open_source",
+    "stored_name",
+    "to_rows",
+]
+
+
+def open_source(config: Source, *, dataset: str, root: Path) -> ShardSource:
+    """Return the source a data set's configuration describes.
+
+    Nothing is looked up yet, so that a data set whose data is not there can still be loaded.
+
+    Parameters
+    ----------
+    config : Source
+        Where the rows come from.
+    dataset : str
+        Name of the data set, for error messages.
+    root : Path
+        The folder relative folders are resolved against.
+    """
+    if config.package is not None:
+        return PackageSource(config, dataset)
+    if config.format == "idx":
+        return IdxSource(config, dataset, root)
+    return FolderSource(config, dataset, root)

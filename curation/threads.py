@@ -1,0 +1,26 @@
+"""One setting for every thread pool.
+
+BLAS, OpenMP (faiss, torch) and polars each start a pool of their own; nested, they fight for the
+same cores. The count is ``CURATION_THREADS``, else the number of processors this process may use.
+"""
+
+from __future__ import annotations
+
+import os
+
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+def count() -> int:
+    """Return the number of threads a pool may use."""
+    value = os.environ.get("CURATION_THREADS", "")
+    if value.isdigit() and int(value) > 0:
+        return int(value)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_defaults() -> None:
+    """Set the pools' variables where unset. Has effect only before the libraries are imported."""
+    for name in POOLS:
+        os.environ.setdefault(name, str(count()))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -1,0 +1,58 @@
+"""Settings and fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from curation.threads import set_defaults
+
+set_defaults()  # before numpy, faiss or torch are imported
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+PACKAGE_REASON = "Debian package"
+
+
+def need_debian(package: str, path: str) -> None:
+    """Skip the test, naming the package, where a Debian package is not installed."""
+    if not Path(path).exists():
+        pytest.skip(f"needs the {PACKAGE_REASON} {package} (apt-get install {package})")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """In CI every package is installed: a skip for want of one is a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    skipped_for_package = report.skipped and (
+        PACKAGE_REASON in str(report.longrepr) or "dataset-fashion-mnist" in str(report.longrepr)
+    )
+    if skipped_for_package and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the project's own store or Dagster home."""
+    root = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("CURATION_STORE", str(root))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator."""
+    return np.random.default_rng(20240217)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of Debian's Chromium."""
+    found = shutil.which("chromium") or "/usr/bin/chromium"
+    need_debian("chromium", found)
+    return found
