@@ -243,8 +243,8 @@ class FineTune(Strict):
     """Fine-tuning of the real encoder (text), or training a small network (images)."""
 
     enabled: bool = True
-    epochs: int = Field(8, ge=1)
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    epochs: int = Field(5, ge=1)
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
     batch_size: int = Field(32, ge=1)
     seeds: int = Field(1, ge=1)
 

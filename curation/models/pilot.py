@@ -25,7 +25,7 @@ BLOCK = 16384
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FittedPilot:
     """A linear layer on the input (``probe``), or on a hidden ReLU layer (``mlp``).
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ HEAD = "head.safetensors"
 ABOUT = "classifier.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextClassifier:
     """An encoder, the mean of its token vectors, and a linear layer.
 
@@ -228,10 +229,16 @@ def mixed_precision() -> AbstractContextManager[Any]:
     """
     import torch
 
-    native = any(
-        bool(torch.cpu.get_capabilities().get(name)) for name in ("avx512_bf16", "amx_bf16")
-    )
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native)
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=_native_bfloat16())
+
+
+@cache
+def _native_bfloat16() -> bool:
+    import torch
+
+    # An older torch that cannot tell what the processor does stays with float32.
+    abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
 @contextmanager
