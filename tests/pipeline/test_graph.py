@@ -1,0 +1,297 @@
+"""The graph in real Dagster runs: results, data versions, checks, unchanged re-runs, failures."""
+
+from __future__ import annotations
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from helpers import events_of, materialize_range, vector_config, vectors
+
+from curation.pipeline.automation import range_tags, register
+from curation.pipeline.component import dataset_definitions
+from curation.pipeline.dataset import ASSETS, PER_SHARD, Dataset
+from curation.pipeline.local import run
+from curation.pipeline.population import population
+from curation.store import StoreError
+
+
+def test_everything_is_made_and_adds_up(clouds, instance):
+    result = run(clouds, instance)
+    assert result.success, [a.error for a in result.assets if a.error]
+    assert result.new_shards == ("day-0", "day-1", "day-2", "day-3")
+    for asset in result.assets:
+        assert asset.computed == (4 if asset.asset in PER_SHARD else 1)
+    people = population(clouds)
+    subset = pl.read_parquet(clouds.store.need(clouds.at("selected_subset")).path("subset.parquet"))
+    assert subset.columns[:9] == [
+        "id", "shard", "row", "weight", "training_weight", "inclusion_probability",
+        "cluster", "score", "reason",
+    ]  # fmt: skip
+    assert {"key_source", "vector", "label"} & set(subset.columns) >= {"vector", "label"}
+    assert len(subset) == 100
+    assert subset["reason"].value_counts().to_dict(as_series=False)["reason"]
+    assert (subset["reason"] == "pilot").sum() == 20
+    assert subset["training_weight"].mean() == pytest.approx(1.0)
+    drawn = subset.filter(pl.col("reason") == "drawn")
+    assert (drawn["weight"] * drawn["inclusion_probability"]).to_numpy() == pytest.approx(1.0)
+    figures = clouds.store.need(clouds.at("selected_subset")).figures
+    assert abs(subset["weight"].sum() - len(people)) <= 5 * figures["weight_standard_error"]
+    # the row a subset names is the row of the source
+    one = subset.row(50, named=True)
+    source = pl.read_parquet(clouds.root / "source" / f"{one['shard']}.parquet")
+    assert source["key"][one["row"]] == one["id"]
+
+
+def test_data_versions_are_content_hashes_of_each_shard(clouds, instance):
+    run(clouds, instance)
+    for asset in ASSETS:
+        shards = [f"day-{i}" for i in range(4)] if asset in PER_SHARD else [None]
+        for shard in shards:
+            event = events_of(instance, clouds, asset, shard)[0]
+            artifact = clouds.store.need(clouds.at(asset, shard))
+            assert event.tags["dagster/data_version"] == artifact.content_hash
+            assert event.tags["dagster/code_version"] == "1"
+    versions = {
+        events_of(instance, clouds, "raw", f"day-{i}")[0].tags["dagster/data_version"]
+        for i in range(4)
+    }
+    assert len(versions) == 4
+
+
+def test_unchanged_inputs_write_nothing_and_say_so(clouds, instance):
+    run(clouds, instance)
+    before = {p: p.stat().st_mtime_ns for p in clouds.store.root.rglob("*")}
+    result = run(clouds, instance)
+    assert result.success
+    assert all(a.computed == 0 and a.unchanged > 0 for a in result.assets)
+    assert {p: p.stat().st_mtime_ns for p in clouds.store.root.rglob("*")} == before
+    event = events_of(instance, clouds, "embeddings", "day-2")[0]
+    assert event.metadata["status"].value == "unchanged: nothing was written"
+
+
+def test_checks_are_recorded_for_each_shard(clouds, instance):
+    run(clouds, instance)
+    for asset, check, shards in (
+        ("raw", "unique_ids", 4),
+        ("embeddings", "finite_embeddings", 4),
+        ("sensitivity_scores", "valid_scores", 4),
+        ("selected_subset", "weights_add_up", 1),
+        ("selected_subset", "holdout_disjoint", 1),
+        ("selected_subset", "probabilities", 1),
+        ("evaluation_model", "evaluation_present", 1),
+        ("evaluation_model", "holdout_disjoint", 1),
+    ):
+        key = dg.AssetCheckKey(dg.AssetKey(["clouds", asset]), check)
+        records = instance.event_log_storage.get_asset_check_execution_history(key, limit=20)
+        passed = [r for r in records if r.event.dagster_event.asset_check_evaluation_data.passed]
+        partitions = {r.event.dagster_event.asset_check_evaluation_data.partition for r in passed}
+        assert len(partitions) == shards, (asset, check)
+
+
+def test_one_shard_alone_runs_through(clouds, instance):
+    """What the UI does for one partition: raw, embeddings and scores in one run, nothing skipped."""
+    run(clouds, instance)
+    assets = dataset_definitions(clouds)
+    job = assets.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key="day-1",
+        asset_selection=[dg.AssetKey(["clouds", a]) for a in PER_SHARD],
+    )
+    assert result.success
+    assert len(result.get_asset_materialization_events()) == 3
+
+
+@pytest.mark.parametrize("selection", [["raw"], ["raw", "embeddings"]])
+def test_range_of_shards_in_one_run(clouds, instance, selection):
+    """A single-run backfill: every shard with its own hash, and what reads it is not skipped."""
+    register(instance, clouds)
+    result = materialize_range(clouds, instance, selection, "day-1", "day-2")
+    assert result.success
+    for asset in selection:
+        assert clouds.store.shards("clouds", asset) == ["day-1", "day-2"]
+        for shard in ("day-1", "day-2"):
+            tags = events_of(instance, clouds, asset, shard)[0].tags
+            content = clouds.store.need(clouds.at(asset, shard)).content_hash
+            assert tags["dagster/data_version"] == content
+        got = instance.get_materialized_partitions(dg.AssetKey(["clouds", asset]))
+        assert got == {"day-1", "day-2"}
+
+
+def test_a_broken_shard_is_named_and_the_others_are_done(clouds, instance):
+    (clouds.root / "source" / "day-1.parquet").write_bytes(b"PAR1 not parquet")
+    result = run(clouds, instance)
+    assert not result.success
+    raw = result.assets[0]
+    assert "raw of 1 of 4 shards failed" in raw.error
+    assert "day-1" in raw.error
+    assert clouds.store.shards("clouds", "raw") == ["day-0", "day-2", "day-3"]
+    done = instance.get_materialized_partitions(dg.AssetKey(["clouds", "raw"]))
+    assert done == {"day-0", "day-2", "day-3"}
+    vectors(200, seed=1).write_parquet(clouds.root / "source" / "day-1.parquet")
+    result = run(clouds, instance)
+    assert result.success
+    assert result.assets[0].computed == 1
+    assert result.assets[0].unchanged == 3
+
+
+def test_a_new_shard_costs_its_own_reading_and_embedding(clouds, instance):
+    run(clouds, instance)
+    vectors(100, seed=7).write_parquet(clouds.root / "source" / "day-4.parquet")
+    result = run(clouds, instance)
+    made = {a.asset: (a.computed, a.unchanged) for a in result.assets}
+    assert made["raw"] == made["embeddings"] == (1, 4)
+    assert made["selected_subset"] == (1, 0)
+    subset = pl.read_parquet(clouds.store.need(clouds.at("selected_subset")).path("subset.parquet"))
+    assert "day-4" in set(subset["shard"])
+
+
+def test_a_removed_shard_leaves_the_subset(clouds, instance):
+    run(clouds, instance)
+    (clouds.root / "source" / "day-3.parquet").unlink()
+    result = run(clouds, instance)
+    assert result.success
+    assert result.gone_shards == ("day-3",)
+    subset = pl.read_parquet(clouds.store.need(clouds.at("selected_subset")).path("subset.parquet"))
+    assert set(subset["shard"]) == {"day-0", "day-1", "day-2"}
+
+
+def test_repeated_ids_are_counted_once(clouds, instance):
+    """The same rows in a further shard change nothing but the count of repeats."""
+    again = pl.read_parquet(clouds.root / "source" / "day-0.parquet")
+    again.write_parquet(clouds.root / "source" / "day-9.parquet")
+    run(clouds, instance)
+    people = population(clouds)
+    assert people.repeats == (people.dataset.store.need(clouds.at("raw", "day-0"))
+                              .figures["rows"] - _holdout_of(clouds, "day-0"))
+    assert people.ids.n_unique() == len(people)
+
+
+def _holdout_of(dataset: Dataset, shard: str) -> int:
+    return dataset.store.need(dataset.at("raw", shard)).figures["holdout_rows"]
+
+
+def test_holdout_never_changes_sides_and_is_never_selected(clouds, instance):
+    run(clouds, instance)
+    held = set(population(clouds, split="holdout").ids.to_list())
+    train = set(population(clouds).ids.to_list())
+    assert len(held) + len(train) == 800
+    assert not held & train
+    assert 0.15 < len(held) / 800 < 0.35
+    vectors(100, seed=7).write_parquet(clouds.root / "source" / "a-first.parquet")
+    run(clouds, instance)
+    assert held <= set(population(clouds, split="holdout").ids.to_list())
+
+
+def test_same_settings_same_subset_in_another_store(folder, tmp_path, instance):
+    from curation.store import Store
+
+    hashes = []
+    for name in ("one", "two"):
+        dataset = Dataset(vector_config(folder), Store(tmp_path / name), tmp_path)
+        assert run(dataset, instance).success
+        hashes.append(dataset.store.need(dataset.at("selected_subset")).content_hash)
+    assert hashes[0] == hashes[1]
+    other = Dataset(
+        vector_config(folder, selection={"budget": 100, "seed": 1}),
+        Store(tmp_path / "three"),
+        tmp_path,
+    )
+    run(other, instance)
+    assert other.store.need(other.at("selected_subset")).content_hash != hashes[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clusters": {"k": 20, "space": "embedding"}},
+        {"clusters": {"k": 20, "space": "gradient"}},
+        {"clusters": {"k": 20, "space": "gradient"}, "score": {"model": "mlp", "value": "gradient_norm"}},
+        {"selection": {"fraction": 0.2, "design": "iid"}},
+        {"selection": {"budget": 50, "design": "uniform"}},
+        {"selection": {"epsilon": 0.15, "delta": 0.1}},
+        {"selection": {"budget": 80, "tilt": "classes", "weight_exponent": 0.5}},
+        {"holdout": {"shards": ["day-3"]}},
+        {"evaluation": {"probe": "mlp", "probe_seeds": 2, "all_rows": False}},
+    ],
+    ids=lambda c: "-".join(f"{v}" for d in c.values() for v in d.values()),
+)
+def test_every_choice_runs(folder, tmp_path, instance, changes):
+    from curation.store import Store
+
+    settings = {"evaluation": {"probe_seeds": 2}, **changes}
+    dataset = Dataset(vector_config(folder, **settings), Store(tmp_path / "store"), tmp_path)
+    result = run(dataset, instance)
+    assert result.success, [a.error for a in result.assets if a.error]
+
+
+def test_a_score_column_needs_no_pilot(folder, tmp_path, instance):
+    from curation.store import Store
+
+    for path in folder.glob("*.parquet"):
+        frame = pl.read_parquet(path)
+        rng = np.random.default_rng(0)
+        frame.with_columns(pl.Series("loss", rng.gamma(1, size=len(frame)))).write_parquet(path)
+    config = vector_config(folder, score={"model": "column", "column": "loss"})
+    dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
+    result = run(dataset, instance)
+    assert result.success, [a.error for a in result.assets if a.error]
+    subset = pl.read_parquet(dataset.store.need(dataset.at("selected_subset")).path("subset.parquet"))
+    assert "pilot" not in set(subset["reason"])
+
+
+def test_regression_on_a_target(folder, tmp_path, instance):
+    from curation.store import Store
+
+    for path in folder.glob("*.parquet"):
+        frame = pl.read_parquet(path)
+        first = frame["vector"].list.get(0)
+        frame.with_columns((2 * first + 1).alias("y")).write_parquet(path)
+    config = vector_config(folder, columns={"id": "key", "input": "vector", "target": "y"})
+    dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
+    result = run(dataset, instance)
+    assert result.success, [a.error for a in result.assets if a.error]
+    figures = dataset.store.need(dataset.at("evaluation_model")).figures
+    assert figures["probe"]["all rows"]["r2"]["mean"] > 0.99
+
+
+def test_scores_of_other_centroids_are_refused(clouds, instance):
+    """The reader says which field differs and what to do."""
+    run(clouds, instance)
+    from curation.pipeline.subset import make_selected_subset
+
+    other = Dataset(
+        vector_config(clouds.root / "source", clusters={"k": 5}), clouds.store, clouds.root
+    )
+    from curation.pipeline.score import make_centroids
+
+    make_centroids(other)
+    with pytest.raises(StoreError, match=r"'centroids' is .*materialize sensitivity_scores of shard"):
+        make_selected_subset(other)
+
+
+def test_a_subset_that_fails_its_checks_is_not_published(clouds, instance, monkeypatch):
+    """A broken weight is caught, the run fails, and the subset before stays current."""
+    run(clouds, instance)
+    good = clouds.store.need(clouds.at("selected_subset")).content_hash
+    from curation.pipeline import subset
+
+    original = subset.choose
+
+    def broken(*args, **kwargs):
+        chosen = original(*args, **kwargs)
+        chosen.weight[:] *= 3
+        return chosen
+
+    monkeypatch.setattr(subset, "choose", broken)
+    other = Dataset(
+        vector_config(clouds.root / "source", selection={"budget": 90}), clouds.store, clouds.root
+    )
+    result = run(other, instance)
+    assert not result.success
+    failed = next(a for a in result.assets if a.asset == "selected_subset")
+    assert "weights_add_up" in failed.error
+    assert "not published" in failed.error
+    assert clouds.store.need(clouds.at("selected_subset")).content_hash == good
+    assert range_tags(["a", "b"])
