@@ -275,9 +275,7 @@ class Store:
             draft = Draft(temporary)
             fill(draft)
             manifest = _describe(at, recipe, draft, began)
-            (temporary / MANIFEST).write_text(
-                json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n"
-            )
+            (temporary / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
             for path in temporary.rglob("*"):
                 _fsync(path)
             _fsync(temporary)

@@ -14,10 +14,10 @@ from curation.encoders import locate_weights
 from curation.models import evaluate, fit_pilot, fit_text_classifier
 from curation.pipeline.dataset import EVALUATION_MODEL, SELECTED_SUBSET, Dataset, Outcome
 from curation.pipeline.findings import Finding
-from curation.pipeline.pilot import fit_score_model, pilot_rows, query_scores
+from curation.pipeline.pilot import fit_score_model, pilot_rows
 from curation.pipeline.population import Population, population
-from curation.pipeline.score import Centroids
-from curation.pipeline.subset import Scored, choose, load_scored
+from curation.pipeline.score import Centroids, assign_rows, cluster
+from curation.pipeline.subset import Chosen, Scored, choose, load_scored, pilot_in
 from curation.pipeline.tables import SUBSET, write_json
 from curation.pipeline.views import evaluation_view
 from curation.progress import track
@@ -38,7 +38,6 @@ class Setting:
     held: Population
     scored: Scored
     proxy: NDArray[np.float64]
-    medoids: NDArray[np.int64]
 
     @property
     def dataset(self) -> Dataset:
@@ -69,8 +68,7 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         centroids = Centroids.load(dataset)
         scored, proxy, _ = load_scored(people, centroids)
         where = {row_id: i for i, row_id in enumerate(people.ids.to_list())}
-        medoids = np.array([where[i] for i in centroids.table["medoid_id"]], dtype=np.int64)
-        setting = Setting(people, held, scored, proxy, medoids)
+        setting = Setting(people, held, scored, proxy)
         frame = pl.read_parquet(subset.path(SUBSET))
         chosen = np.array([where[i] for i in frame["id"]], dtype=np.int64)
         weights = frame["training_weight"].to_numpy()
@@ -122,29 +120,19 @@ def _why_skipped(dataset: Dataset, held: Population | None) -> str:
 def probe_results(setting: Setting) -> Results:
     """Compare strategies with the cheap probe, every seed from the start.
 
-    A seed draws its own pilot, trains its own pilot model, queries it at the medoids and draws its
-    own subset; only the clustering is shared. So the spread over seeds holds everything that is
-    random in the method, except the clustering. A pilot that is a transformer, or a score column,
-    is too dear or has nothing to redraw, and is shared as well.
+    A seed draws its own pilot, trains its own pilot model, clusters anew, queries the medoids and
+    draws its own subset, so the spread over seeds holds everything that is random in the method.
+    The first seed is that of the published subset. Of uniform sampling a seed draws as many rows.
     """
-    people, dataset = setting.people, setting.dataset
-    config = dataset.config
+    people, wanted = setting.people, setting.dataset.config.evaluation
     held_x, held_y = _everything(setting.held)
     results: Results = {"subset": {}, "uniform": {}}
-    first = config.selection.seed
-    shared = config.score.model not in ("probe", "mlp")
-    with track("compare with uniform", config.evaluation.probe_seeds) as advance:
-        for seed in range(first, first + config.evaluation.probe_seeds):
-            pilot = pilot_rows(people, seed=first if shared else seed)
-            if config.score.model == "column":
-                pilot = np.empty(0, dtype=np.int64)
-            proxy = setting.proxy
-            if not shared:
-                model = fit_score_model(people, pilot, seed=seed)
-                proxy = query_scores(people, model, setting.medoids)[setting.scored.cluster]
-            chosen = choose(dataset, setting.scored, proxy, pilot, seed=seed)
+    first = setting.dataset.config.selection.seed
+    with track("compare with uniform", wanted.probe_seeds) as advance:
+        for seed in range(first, first + wanted.probe_seeds):
+            chosen = choose_again(setting, seed=seed)
             rng = np.random.default_rng([seed, 2])
-            size = int(chosen.drawn.multiplicity.sum()) + len(pilot)
+            size = int(chosen.drawn.multiplicity.sum()) + int((chosen.reason == "pilot").sum())
             uniform = np.sort(rng.choice(len(people), size, replace=False))
             for name, rows, weights in (
                 ("subset", chosen.rows, chosen.training_weight),
@@ -154,12 +142,31 @@ def probe_results(setting: Setting) -> Results:
                 metrics = _probe(setting, x, rows, weights, held_x, held_y, seed)
                 _append(results[name], metrics)
             advance(1)
-    if config.evaluation.all_rows:
+    if wanted.all_rows:
         x, _ = _everything(people)
         results["all rows"] = {}
         rows = np.arange(len(people))
         _append(results["all rows"], _probe(setting, x, rows, None, held_x, held_y, first))
     return results
+
+
+def choose_again(setting: Setting, *, seed: int) -> Chosen:
+    """Choose a subset as the pipeline would with another seed.
+
+    A pilot that is a transformer, or a score column, is too dear or has nothing to redraw: then
+    pilot, clustering and proxies are those of the published subset, and only the draw is new.
+    """
+    people, config = setting.people, setting.dataset.config
+    if config.score.model not in ("probe", "mlp"):
+        return choose(setting.dataset, setting.scored, setting.proxy, pilot_in(people), seed=seed)
+    pilot = pilot_rows(people, seed=seed)
+    found = cluster(people, fit_score_model(people, pilot, seed=seed), seed=seed)
+    summary = found.summary
+    assigned, distance = assign_rows(
+        people, np.arange(len(people)), found.mapping, summary.centroids, summary.medoids
+    )
+    scored = Scored(assigned, distance, summary.rank, setting.scored.classes)
+    return choose(setting.dataset, scored, found.proxy[assigned], pilot, seed=seed)
 
 
 def _everything(people: Population) -> tuple[NDArray[np.float32], NDArray[np.generic]]:

@@ -38,7 +38,12 @@ def pilot_size(dataset: Dataset, rows: int) -> int:
     if dataset.config.score.model == "column":
         return 0
     budget = budget_of(dataset, rows)
-    return min(max(1, round(dataset.config.score.pilot_share * budget)), budget - 1) or 1
+    if budget < 2:
+        raise ValueError(
+            f"data set {dataset.name}: a budget of one row leaves none to draw beside the pilot; "
+            "raise selection.budget, or take the scores from a column (score.model: column)"
+        )
+    return min(max(1, round(dataset.config.score.pilot_share * budget)), budget - 1)
 
 
 def pilot_rows(people: Population, *, seed: int) -> NDArray[np.int64]:

