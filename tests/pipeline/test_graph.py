@@ -90,7 +90,7 @@ def test_checks_are_recorded_for_each_shard(clouds, instance):
 
 
 def test_one_shard_alone_runs_through(clouds, instance):
-    """What the UI does for one partition: raw, embeddings and scores in one run, nothing skipped."""
+    """What the UI does for one partition: three assets in one run, nothing skipped."""
     run(clouds, instance)
     assets = dataset_definitions(clouds)
     job = assets.resolve_implicit_global_asset_job_def()

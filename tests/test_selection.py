@@ -1,0 +1,116 @@
+"""`curation.select`: the notebook's way in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import curation
+
+
+@pytest.fixture
+def data(rng):
+    code = rng.integers(0, 5, 900)
+    centres = rng.normal(size=(5, 6)) * 3
+    points = (centres[code] + rng.normal(size=(900, 6))).astype(np.float32)
+    losses = code * 1.0 + rng.gamma(1, 0.2, size=900)
+    return points, losses, code.astype(str)
+
+
+def test_asks_for_k_scores_only(data):
+    points, losses, _ = data
+    asked = []
+
+    def score(rows):
+        asked.extend(rows.tolist())
+        return losses[rows]
+
+    chosen = curation.select(points, score, budget=60, k=15)
+    assert len(asked) == len(set(asked)) == chosen.queries <= 15
+    assert len(chosen.indices) == 60
+    assert np.all(np.diff(chosen.indices) > 0)
+
+
+@pytest.mark.parametrize("space", ["embedding", "embedding+label"])
+def test_estimates_beat_uniform_and_are_unbiased(data, space):
+    """400 draws: unbiased within 4 standard errors, error below half of uniform's."""
+    points, losses, labels = data
+    ours, uniform = [], []
+    for seed in range(400):
+        for design, into in (("systematic", ours), ("uniform", uniform)):
+            chosen = curation.select(
+                points, losses, budget=60, k=15, labels=labels, space=space, design=design,
+                seed=seed,
+            )  # fmt: skip
+            into.append(chosen.weights @ losses[chosen.indices])
+    for totals in (ours, uniform):
+        error = np.std(totals, ddof=1) / 20
+        assert abs(np.mean(totals) - losses.sum()) <= 4 * error
+    assert np.std(ours) < 0.5 * np.std(uniform)
+
+
+def test_estimate_is_aligned_with_the_indices(data):
+    points, losses, _ = data
+    chosen = curation.select(points, losses, budget=100)
+    told = chosen.estimate(losses[chosen.indices])
+    assert told.value == pytest.approx(chosen.weights @ losses[chosen.indices])
+    assert told.low < told.value < told.high
+    assert chosen.to_frame().shape == (100, 6)
+    assert chosen.certificate.radius > 0
+
+
+def test_same_seed_same_rows(data):
+    points, losses, _ = data
+    one = curation.select(points, losses, fraction=0.1, seed=3)
+    two = curation.select(points, losses, fraction=0.1, seed=3)
+    assert np.array_equal(one.indices, two.indices)
+    assert not np.array_equal(
+        one.indices, curation.select(points, losses, fraction=0.1, seed=4).indices
+    )
+
+
+def test_edges():
+    point = np.ones((1, 3))
+    assert curation.select(point, np.ones(1), budget=1).weights.tolist() == [1.0]
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    every = curation.select(points, np.ones(20), budget=20, k=1)
+    assert every.indices.tolist() == list(range(20))
+    assert every.weights == pytest.approx(np.ones(20))
+    assert len(curation.select(np.ones((20, 3)), np.ones(20), budget=5, k=3).indices) == 5
+    assert len(curation.select(points, np.zeros(20), budget=5, k=3).indices) == 5
+
+
+def test_epsilon_gives_the_budget(data):
+    points, losses, _ = data
+    chosen = curation.select(points, losses, epsilon=0.1, delta=0.1)
+    assert len(chosen.indices) == 150  # ln(20) / (2 * 0.01) = 149.8
+    assert chosen.certificate.epsilon == pytest.approx(0.1, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"embeddings": np.ones(5)}, r"shape \(n, d\)"),
+        ({"embeddings": np.array([[1.0], [np.nan]] * 10)}, "row 1 has a NaN"),
+        ({"score": np.ones(3)}, "expected 20 scores"),
+        ({"score": lambda rows: np.ones(1)}, "returned shape"),
+        ({"score": -np.ones(20)}, "finite and >= 0"),
+        ({"score": np.full(20, np.nan)}, "finite and >= 0"),
+        ({"budget": 0}, "does not fit"),
+        ({"budget": 21}, "does not fit a data set of 20 rows"),
+        ({"budget": None}, "exactly one of"),
+        ({"budget": None, "epsilon": 0.01}, "more than the 20 rows"),
+        ({"k": 21}, "between 1 and 20"),
+        ({"labels": ["a"] * 3}, "expected 20 labels"),
+        ({"space": "embedding+label"}, "needs `labels`"),
+        ({"space": "nope"}, "space must be"),
+        ({"tilt": "groups"}, "tilt must be"),
+        ({"design": "nope"}, "unknown design"),
+    ],
+)
+def test_input_that_cannot_be_meant(changes, told):
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    arguments = {"embeddings": points, "score": np.ones(20), "budget": 5, "k": 4, **changes}
+    embeddings, score = arguments.pop("embeddings"), arguments.pop("score")
+    with pytest.raises(ValueError, match=told):
+        curation.select(embeddings, score, **arguments)
