@@ -1,11 +1,15 @@
 """Pictures of what a stage produced, kept beside its data and shown in Dagster's UI.
 
 They are drawn when the artifact is written and stored as ``view-*.png``: an unchanged artifact
-shows its pictures again without drawing them again.
+shows its pictures again without drawing them again. ``CURATION_PICTURES=0`` leaves them out; where
+shards are many and small, drawing is most of a shard's time.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +36,20 @@ TITLES = {
 }
 
 
+View = Callable[..., None]
+
+
+def picture(draw: View) -> View:
+    """Mark a function that draws: it does nothing where pictures are switched off."""
+
+    @wraps(draw)
+    def maybe(*args: Any, **kwargs: Any) -> None:
+        if os.environ.get("CURATION_PICTURES", "1") != "0":
+            draw(*args, **kwargs)
+
+    return maybe
+
+
 def save(draft: Draft, name: str, png: bytes) -> None:
     """Keep a picture in a draft."""
     (draft.folder / f"{VIEW_PREFIX}{name}.png").write_bytes(png)
@@ -46,6 +64,7 @@ def views_of(artifact: Artifact) -> dict[str, bytes]:
     }
 
 
+@picture
 def raw_view(draft: Draft, dataset: Dataset, rows: pl.DataFrame, shard: str) -> None:
     """Picture a shard's rows: pixels as pictures, labels as counts, else text lengths."""
     if len(rows) == 0:
@@ -79,6 +98,7 @@ def raw_view(draft: Draft, dataset: Dataset, rows: pl.DataFrame, shard: str) -> 
         save(draft, "rows", plots.length_histogram(lengths, title=title, unit="characters"))
 
 
+@picture
 def embeddings_view(
     draft: Draft, matrix: NDArray[np.float32], labels: pl.Series | None, shard: str
 ) -> None:
@@ -91,12 +111,14 @@ def embeddings_view(
     save(draft, "map", plots.embedding_map(points, colors=colors, title=title, selected=None))
 
 
+@picture
 def centroids_view(draft: Draft, sizes: NDArray[np.int64], costs: NDArray[np.float64]) -> None:
     """Picture the clusters' sizes and costs."""
     title = f"{len(sizes)} clusters, median size {np.median(sizes):,.0f}"
     save(draft, "clusters", plots.cluster_overview(sizes, costs, title=title))
 
 
+@picture
 def scores_view(draft: Draft, scores: NDArray[np.float64], shard: str) -> None:
     """Picture a shard's scores."""
     if len(scores):
@@ -104,6 +126,7 @@ def scores_view(draft: Draft, scores: NDArray[np.float64], shard: str) -> None:
         save(draft, "scores", plots.score_distribution(scores, title=title))
 
 
+@picture
 def subset_view(draft: Draft, frame: pl.DataFrame, people: Population) -> None:
     """Picture a subset: its weights, its classes, its estimate."""
     figures = draft.figures
@@ -141,6 +164,7 @@ def subset_view(draft: Draft, frame: pl.DataFrame, people: Population) -> None:
     save(draft, "estimate", png)
 
 
+@picture
 def evaluation_view(draft: Draft, results: dict[str, Any], task: str) -> None:
     """Picture the comparison with uniform sampling."""
     metrics = ["accuracy", "macro_f1"] if task == "classification" else ["rmse", "r2"]

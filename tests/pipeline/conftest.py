@@ -29,9 +29,23 @@ def clouds(folder, tmp_path) -> Dataset:
 
 
 @pytest.fixture
-def instance(tmp_path):
-    """A Dagster instance on disk, as users have."""
+def instance():
+    """A Dagster instance in memory; the command line's and the server's tests use one on disk."""
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
+
+
+@pytest.fixture
+def disk_instance(tmp_path):
+    """A Dagster instance on disk, as users have (schedules need a reference to it)."""
     home = tmp_path / "dagster"
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home)) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request, monkeypatch):
+    """Drawing takes most of the time of these small runs; tests marked `pictures` draw."""
+    if "pictures" not in request.keywords:
+        monkeypatch.setenv("CURATION_PICTURES", "0")

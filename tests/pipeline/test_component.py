@@ -115,24 +115,24 @@ def test_sensor_asks_for_one_run_over_new_shards_and_then_rests(clouds, instance
     assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("day-4", "day-4")
 
 
-def test_sensor_and_schedule_say_why_they_skip(tmp_path, instance):
+def test_sensor_and_schedule_say_why_they_skip(tmp_path, disk_instance):
     dataset = Dataset(vector_config(tmp_path / "no"), Store(tmp_path / "store"), tmp_path)
     definitions = dataset_definitions(dataset)
-    told = definitions.get_sensor_def("clouds_new_shards")(dg.build_sensor_context(instance))
+    told = definitions.get_sensor_def("clouds_new_shards")(dg.build_sensor_context(disk_instance))
     assert str(tmp_path / "no") in told.skip_message
-    context = dg.build_schedule_context(instance)
+    context = dg.build_schedule_context(disk_instance)
     told = definitions.get_schedule_def("clouds_schedule")(context)
     assert str(tmp_path / "no") in told.skip_message
 
 
-def test_schedule_covers_all_shards_and_has_its_cron(clouds, instance):
+def test_schedule_covers_all_shards_and_has_its_cron(clouds, disk_instance):
     schedule = dataset_definitions(clouds).get_schedule_def("clouds_schedule")
     assert schedule.cron_schedule == "0 6 * * *"
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    request = schedule(dg.build_schedule_context(instance))
+    request = schedule(dg.build_schedule_context(disk_instance))
     assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("day-0", "day-3")
     job = dataset_definitions(clouds).resolve_job_def("clouds_curation")
-    result = job.execute_in_process(instance=instance, tags=dict(request.tags))
+    result = job.execute_in_process(instance=disk_instance, tags=dict(request.tags))
     assert result.success
     assert clouds.store.current(clouds.at("report")) is not None
 

@@ -43,6 +43,25 @@ def test_everything_is_made_and_adds_up(clouds, instance):
     assert source["key"][one["row"]] == one["id"]
 
 
+@pytest.mark.pictures
+def test_pictures_are_kept_and_shown(clouds, instance):
+    """Each asset with something to see has its plots inline, also when nothing changed."""
+    run(clouds, instance)
+    run(clouds, instance)
+    for asset, shard, names in (
+        ("raw", "day-0", ["Rows"]),
+        ("embeddings", "day-3", ["Map of the embeddings"]),
+        ("centroids", None, ["Clusters"]),
+        ("sensitivity_scores", "day-1", ["Sensitivity scores"]),
+        ("selected_subset", None, ["Weights", "Class shares", "Estimated total score"]),
+        ("evaluation_model", None, ["Against uniform sampling"]),
+    ):
+        metadata = events_of(instance, clouds, asset, shard)[0].metadata
+        for name in names:
+            assert metadata[name].value.startswith("![")
+            assert "data:image/png;base64," in metadata[name].value
+
+
 def test_data_versions_are_content_hashes_of_each_shard(clouds, instance):
     run(clouds, instance)
     for asset in ASSETS:
