@@ -78,12 +78,12 @@ def headline(subset: Artifact, evaluation: Artifact) -> list[tuple[str, str, str
     figures = evaluation.figures
     if "skipped" in figures:
         return [*tiles, ("Evaluation", "skipped", figures["skipped"])]
-    for metric, gain in figures["gain"].items():
+    for metric, gain in list(figures["gain"].items())[:2]:  # the others are in the tables
         ours = figures["probe"]["subset"][metric]["mean"]
         theirs = figures["probe"]["uniform"][metric]["mean"]
         tiles.append(
             (
-                metric.replace("_", " "),
+                metric.replace("_", " ").capitalize(),
                 f"{ours:.3f}",
                 f"uniform {theirs:.3f}; difference {gain['mean']:+.3f} "
                 f"[{gain['low']:+.3f}, {gain['high']:+.3f}], {gain['n']} seeds",
@@ -95,6 +95,7 @@ def headline(subset: Artifact, evaluation: Artifact) -> list[tuple[str, str, str
 def _data(
     dataset: Dataset, centroids: Artifact, subset: Artifact, evaluation: Artifact
 ) -> ReportData:
+    chosen = subset.figures
     figures = [
         Figure(title=TITLES.get(name, name), caption="", png=png)
         for artifact in (evaluation, subset, centroids)
@@ -108,6 +109,8 @@ def _data(
         examples=_examples(dataset, subset),
         notes=_notes(subset, centroids),
         generated=evaluation.manifest.created,
+        summary=f"{chosen['distinct_rows']:,} of {chosen['rows']:,} rows, chosen by asking the "
+        f"pilot model for {chosen['queries']:,} scores, with weights that let them stand for all.",
     )
 
 
