@@ -46,12 +46,11 @@ def run(dataset: str) -> None:
     from curation.pipeline.local import run as curate
     from curation.progress import listen
     from curation.sources import SourceError
-    from curation.terminal import BarListener
+    from curation.terminal import progress
 
     console.print(f"[bold]{dataset}[/]  {bound.config.description}")
-    bars = BarListener(console)
     try:
-        with instance() as dagster, bars.progress, listen(bars):
+        with instance() as dagster, progress(console) as shown, listen(shown):
             result = curate(bound, dagster)
     except SourceError as error:
         raise click.ClickException(str(error)) from None

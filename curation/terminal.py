@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -16,13 +19,35 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from curation.progress import Listener, LogListener
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Listener]:
+    """Show the progress of the work in the block: bars on a terminal, else a line now and then.
+
+    Dagster captures the standard output of every step at the level of the file descriptor. The bars
+    are therefore written to a copy of it that was made before.
+    """
+    own = _copy_of_stdout(console)
+    if own.is_terminal:
+        bars = BarListener(own)
+        with bars.progress:
+            yield bars
+    else:
+        yield LogListener(lambda line: own.print(line, highlight=False))
+
+
+def _copy_of_stdout(console: Console) -> Console:
+    try:
+        descriptor = os.dup(console.file.fileno())
+    except (OSError, ValueError):  # not a file: captured by a test or a notebook
+        return console
+    return Console(file=os.fdopen(descriptor, "w", encoding="utf-8"), width=console.width)
+
 
 class BarListener:
-    """Shows every piece of long work as a bar with an ETA.
-
-    On a terminal the bars of short work vanish when it is done. Where the output is not a terminal,
-    a line is printed when a piece of work ends, so that a log stays readable.
-    """
+    """Shows every piece of long work as a bar with an ETA; it vanishes when the work is done."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -36,7 +61,6 @@ class BarListener:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
         )
 
     def start(self, label: str, total: int) -> int:

@@ -24,7 +24,7 @@ ALLOWED = {
     "registry": {"config"},
     "selection": {"clustering", "sampling"},
     "subset": {"store", "pipeline"},
-    "terminal": set(),
+    "terminal": {"progress"},
     "pipeline": DOMAIN | BASE | {"selection"},
     "definitions": {"threads", "pipeline"},
     "cli": {
