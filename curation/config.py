@@ -217,11 +217,13 @@ class Selection(Strict):
     budget: int | None = Field(None, ge=1, description="Number of rows.")
     fraction: Fraction | None = Field(None, description="Share of the rows.")
     epsilon: Fraction | None = Field(
-        None, description="Error radius as a share of the sensitivity total; gives the budget."
+        None,
+        description="Error radius as a share of the certificate's bound (the largest possible "
+        "contribution of one draw); gives the budget, the pilot comes on top.",
     )
     delta: Fraction = Field(0.05, description="Error probability of the certificate.")
     design: Literal["systematic", "iid", "uniform"] = "systematic"
-    mix: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+    mix: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.1, description="Share of uniform sampling in the law; caps every weight."
     )
     tilt: Literal["none", "classes"] = Field(

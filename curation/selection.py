@@ -96,6 +96,11 @@ def make_law(
     balanced = sampling.balanced_constant(proxy, distance) if constant is None else constant
     scores = sampling.sensitivity(proxy, distance, balanced)
     probability = sampling.law(scores, mix=mix, classes=classes)
+    if (probability == 0.0).any():
+        raise ValueError(
+            f"{int((probability == 0.0).sum())} rows would never be drawn and so not be stood for: "
+            "their score is 0 and mix is 0; raise mix"
+        )
     return Law(scores, probability, balanced, float(balanced * distance.sum()))
 
 
@@ -148,6 +153,11 @@ class Selection:
         level
             Nominal coverage of the interval.
         """
+        if np.shape(values) != self.indices.shape:
+            raise ValueError(
+                f"expected the values of the {len(self.indices)} chosen rows (values[indices]), "
+                f"got shape {np.shape(values)}"
+            )
         back = np.searchsorted(self.indices, self._draw.indices)
         return sampling.estimate_total(
             np.asarray(values, np.float64)[back], self._draw, level=level
@@ -217,6 +227,8 @@ def select(
     ValueError
         For input that can't be meant: wrong shapes, NaN, a negative score, a budget above n.
     """
+    if labels is not None:
+        labels = np.asarray(labels).astype(str)
     points = _points(embeddings, labels, space=space, tilt=tilt)
     n = len(points)
     s = _size(n, budget=budget, fraction=fraction, epsilon=epsilon, delta=delta)
@@ -231,7 +243,12 @@ def select(
     classes = None
     if tilt == "classes" and labels is not None:
         classes = class_codes(labels, tuple(np.unique(labels)))
-    the_law = make_law(queried[cluster], distance, mix=mix, classes=classes)
+    the_law = make_law(
+        queried[cluster],
+        distance,
+        mix=1.0 if design == "uniform" else mix,
+        classes=classes,
+    )
     drawn = sampling.draw(
         design,
         the_law.probability,
@@ -279,9 +296,8 @@ def _points(
     if labels is None and (tilt or space != "embedding"):
         raise ValueError("this space or tilt needs `labels`")
     if space == "embedding+label" and labels is not None:
-        classes = tuple(str(c) for c in np.unique(labels))
-        how = label_scale(points, labels, classes)
-        return clustering.append_labels(points, labels.astype(str), how)
+        how = label_scale(points, labels, tuple(np.unique(labels).tolist()))
+        return clustering.append_labels(points, labels, how)
     return points
 
 
@@ -301,10 +317,10 @@ def _size(
 def resolve_budget(
     n: int,
     *,
-    budget: int | None,
-    fraction: float | None,
-    epsilon: float | None,
-    delta: float,
+    budget: int | None = None,
+    fraction: float | None = None,
+    epsilon: float | None = None,
+    delta: float = 0.05,
 ) -> int:
     """Return the number of rows that a budget, a fraction or an epsilon asks of n rows.
 
@@ -321,7 +337,11 @@ def resolve_budget(
                 f"rows there are; a larger epsilon, or all rows"
             )
         return s
+    if fraction is not None and not 0.0 < fraction <= 1.0:
+        raise ValueError(f"fraction must lie in (0, 1], got {fraction}")
     s = budget if budget is not None else max(1, round((fraction or 0.0) * n))
+    if s != int(s):
+        raise ValueError(f"budget must be a whole number of rows, got {s}")
     if not 1 <= s <= n:
         raise ValueError(f"a budget of {s:,} rows does not fit a data set of {n:,} rows")
     return s

@@ -277,6 +277,8 @@ class Store:
             manifest = _describe(at, recipe, draft, began)
             (temporary / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
             for path in temporary.rglob("*"):
+                if path.is_file():
+                    path.chmod(0o644)  # safetensors writes 0600: a store is shared
                 _fsync(path)
             _fsync(temporary)
             final = folder / manifest.version

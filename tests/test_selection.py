@@ -106,11 +106,56 @@ def test_epsilon_gives_the_budget(data):
         ({"space": "nope"}, "space must be"),
         ({"tilt": "groups"}, "tilt must be"),
         ({"design": "nope"}, "unknown design"),
+        ({"budget": None, "fraction": 0.0}, "fraction must lie in"),
+        ({"budget": 2.5}, "whole number"),
+        ({"delta": 2.0}, "delta must lie in"),
+        ({"mix": 0.0, "embeddings": np.ones((20, 3)), "score": np.zeros(20)}, None),
     ],
 )
 def test_input_that_cannot_be_meant(changes, told):
     points = np.random.default_rng(0).normal(size=(20, 3))
     arguments = {"embeddings": points, "score": np.ones(20), "budget": 5, "k": 4, **changes}
     embeddings, score = arguments.pop("embeddings"), arguments.pop("score")
+    if told is None:  # all scores zero: the law is uniform, and nothing is left out
+        assert len(curation.select(embeddings, score, **arguments).indices) == 5
+        return
     with pytest.raises(ValueError, match=told):
         curation.select(embeddings, score, **arguments)
+
+
+def test_rows_that_would_never_be_drawn_are_refused():
+    """Without uniform in the law, a zero score would leave a row unrepresented."""
+    points = np.repeat(np.eye(2), 10, axis=0)
+    with pytest.raises(ValueError, match=r"10 rows would never be drawn.*raise mix"):
+        curation.select(points, np.repeat([0.0, 1.0], 10), budget=5, k=2, mix=0.0)
+
+
+def test_integer_labels_and_lists_are_labels():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 12, 300).tolist()
+    chosen = curation.select(
+        rng.normal(size=(300, 4)), np.ones(300), budget=30, labels=labels, space="embedding+label"
+    )
+    assert len(chosen.indices) == 30
+
+
+def test_estimate_wants_the_chosen_rows_values(data):
+    points, losses, _ = data
+    chosen = curation.select(points, losses, budget=100)
+    with pytest.raises(ValueError, match="values of the 100 chosen rows"):
+        chosen.estimate(losses)
+
+
+def test_one_random_row_gives_no_interval(data):
+    points, losses, _ = data
+    chosen = curation.select(points, losses, budget=1)
+    assert chosen.estimate(losses[chosen.indices]).standard_error == np.inf
+
+
+def test_uniform_design_is_certified_by_its_own_law(data):
+    """The radius of uniform draws is n max(q) epsilon: far larger, and it holds."""
+    points, losses, _ = data
+    ours = curation.select(points, losses, budget=50, k=15, seed=1)
+    uniform = curation.select(points, losses, budget=50, k=15, seed=1, design="uniform")
+    assert uniform.certificate.bound >= 900 * uniform.score.max() * 0.999
+    assert uniform.certificate.bound > ours.certificate.bound

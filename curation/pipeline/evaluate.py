@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from curation.encoders import locate_weights
 from curation.models import evaluate, fit_pilot, fit_text_classifier
-from curation.pipeline.dataset import EVALUATION_MODEL, SELECTED_SUBSET, Dataset, Outcome
+from curation.pipeline.dataset import CENTROIDS, EVALUATION_MODEL, SELECTED_SUBSET, Dataset, Outcome
 from curation.pipeline.findings import Finding
 from curation.pipeline.pilot import fit_score_model, pilot_rows
 from curation.pipeline.population import Population, population
@@ -55,8 +55,10 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     config = dataset.config
     people = population(dataset)
     subset = dataset.store.need(dataset.at(SELECTED_SUBSET))
+    centroids = dataset.store.need(dataset.at(CENTROIDS))
     subset.require(
-        upstream={"population": people.content_hash}, remedy="materialize selected_subset again"
+        upstream={"population": people.content_hash, CENTROIDS: centroids.content_hash},
+        remedy="materialize selected_subset again",
     )
     held = _holdout(dataset)
 
@@ -241,6 +243,9 @@ def fine_tune_results(
     ].to_list()
     for number in range(wanted.seeds):
         seed = config.selection.seed + number
+        if number > 0:  # the first is the published subset; like uniform, others are drawn anew
+            again = choose_again(setting, seed=seed)
+            chosen, weights = again.rows, again.training_weight
         rng = np.random.default_rng([seed, 2])
         uniform = np.sort(rng.choice(len(people), len(chosen), replace=False))
         for name, rows, row_weights in (("subset", chosen, weights), ("uniform", uniform, None)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from curation.models import fit_pilot, fit_text_classifier, load_pilot, load_tex
 from curation.pipeline.dataset import PILOT_MODEL, Dataset, Outcome
 from curation.pipeline.population import Population, permanent_random_numbers, population
 from curation.pipeline.tables import write_parquet
+from curation.sampling import sample_size
 from curation.selection import resolve_budget
 from curation.sources import stored_name
 from curation.store import Artifact, Draft, StoreError, digest
@@ -23,7 +25,11 @@ PILOT = "pilot"
 
 def budget_of(dataset: Dataset, rows: int) -> int:
     """Return the number of rows to select of `rows`, the pilot's included."""
-    wanted = dataset.config.selection
+    wanted, score = dataset.config.selection, dataset.config.score
+    if wanted.epsilon is not None and score.model != "column":
+        # epsilon is promised for the rows that are drawn: the pilot's come on top
+        drawn = sample_size(wanted.epsilon, wanted.delta)
+        return resolve_budget(rows, budget=math.ceil(drawn / (1.0 - score.pilot_share)))
     return resolve_budget(
         rows,
         budget=wanted.budget,
@@ -43,7 +49,8 @@ def pilot_size(dataset: Dataset, rows: int) -> int:
             f"data set {dataset.name}: a budget of one row leaves none to draw beside the pilot; "
             "raise selection.budget, or take the scores from a column (score.model: column)"
         )
-    return min(max(1, round(dataset.config.score.pilot_share * budget)), budget - 1)
+    share = dataset.config.score.pilot_share
+    return min(max(1, math.floor(share * budget + 0.5)), budget - 1)
 
 
 def pilot_rows(people: Population, *, seed: int) -> NDArray[np.int64]:

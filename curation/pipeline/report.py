@@ -69,10 +69,10 @@ def headline(subset: Artifact, evaluation: Artifact) -> list[tuple[str, str, str
         ),
         (
             "Estimated total score",
-            f"{estimate['value']:,.0f} ± {estimate['value'] - estimate['low']:,.0f}",
-            "95% interval"
+            f"{estimate['value']:,.0f}" + _half_width(estimate),
+            "nominal 95% interval"
             if estimate["truth"] is None
-            else f"95% interval; true total {estimate['truth']:,.0f}",
+            else f"nominal 95% interval; true total {estimate['truth']:,.0f}",
         ),
     ]
     figures = evaluation.figures
@@ -90,6 +90,12 @@ def headline(subset: Artifact, evaluation: Artifact) -> list[tuple[str, str, str
             )
         )
     return tiles
+
+
+def _half_width(estimate: dict[str, Any]) -> str:
+    if estimate["low"] is None:
+        return " (interval unknown: fewer than two random draws)"
+    return f" ± {estimate['value'] - estimate['low']:,.0f}"
 
 
 def _data(
@@ -126,7 +132,9 @@ def _result_tables(evaluation: Artifact) -> list[Table]:
         tables.append(
             Table(
                 title=f"{title}, holdout of {figures['holdout_rows']:,} rows",
-                caption="Mean over seeds and its 95% interval; a single run has no interval.",
+                caption="Mean over seeds and its 95% interval; a single run has no interval. "
+                "A seed draws pilot, clustering and subset anew; with a transformer pilot or a "
+                "score column only the draw.",
                 headers=["trained on", *(m.replace("_", " ") for m in metrics)],
                 rows=rows,
             )

@@ -80,7 +80,7 @@ def _known(labels: NDArray[np.generic] | None) -> NDArray[np.generic]:
 
 
 def _space_settings(
-    people: Population, sample: NDArray[np.int64], pilot: PilotModel | None
+    people: Population, sample: NDArray[np.int64], pilot: PilotModel | None, *, seed: int
 ) -> dict[str, Any]:
     """Settle the map from a sample of the rows."""
     config = people.dataset.config
@@ -105,7 +105,7 @@ def _space_settings(
             "residuals": residuals.shape[1],
             "features": pilot.features(people.embeddings(few)).shape[1],
             "dimension": SKETCH_DIMENSION,
-            "seed": config.selection.seed,
+            "seed": seed,
         }
     return {"space": space}
 
@@ -135,7 +135,7 @@ def cluster(people: Population, model: Any, *, seed: int) -> Clustered:
     n = len(people)
     k = resolve_k(wanted.k, budget=budget_of(people.dataset, n), rows=n)
     sample = _fit_sample(people, k, seed=seed)
-    mapping = space_map(_space_settings(people, sample, model), model)
+    mapping = space_map(_space_settings(people, sample, model, seed=seed), model)
     labels = people.labels
     points = mapping.apply(people.embeddings(sample), None if labels is None else labels[sample])
     centroids = clustering.fit_centroids(points, k, iterations=wanted.iterations, seed=seed)

@@ -118,7 +118,7 @@ def choose(
     law = make_law(
         proxy[rest],
         scored.distance[rest],
-        mix=wanted.mix,
+        mix=1.0 if wanted.design == "uniform" else wanted.mix,  # the law that rows are drawn by
         classes=scored.classes[rest] if tilted and scored.classes is not None else None,
     )
     order = draw_order(scored.cluster[rest], scored.rank, scored.distance[rest])
@@ -129,7 +129,13 @@ def choose(
     is_pilot = np.arange(len(rows)) < len(pilot)
     reason = np.where(is_pilot, "pilot", "drawn")
     reason[len(pilot) :][drawn.take_all] = "take-all"
-    training = sampling.training_weights(weight, is_pilot, rows=n, exponent=wanted.weight_exponent)
+    training = sampling.training_weights(
+        weight,
+        is_pilot,
+        rows=n,
+        draws=int(drawn.multiplicity.sum()),
+        exponent=wanted.weight_exponent,
+    )
     probability = np.concatenate([np.ones(len(pilot)), drawn.inclusion_probability])
     by_row = np.argsort(rows, kind="stable")
     return Chosen(
@@ -202,6 +208,11 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     """
     people = population(dataset)
     centroids = Centroids.load(dataset)
+    pilot_model = dataset.store.need(dataset.at(PILOT_MODEL))
+    centroids.artifact.require(
+        upstream={PILOT_MODEL: pilot_model.content_hash},
+        remedy="materialize centroids and sensitivity_scores again",
+    )
     scored, proxy, scores_hash = load_scored(people, centroids)
     seed = dataset.config.selection.seed
 
@@ -225,6 +236,7 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         ),
         upstream={
             "population": people.content_hash,
+            PILOT_MODEL: pilot_model.content_hash,
             "centroids": centroids.artifact.content_hash,
             "sensitivity_scores": scores_hash,
         },
@@ -307,9 +319,8 @@ def _estimate(people: Population, chosen: Chosen) -> dict[str, Any]:
     drawn = chosen.rest[chosen.drawn.indices]
     known = float(query_scores(people, model, pilot).sum()) if len(pilot) else 0.0
     values = query_scores(people, model, drawn)
-    estimate = sampling.estimate_total(values, chosen.drawn, known=known)
     result: dict[str, Any] = {
-        **asdict(estimate),
+        **_known_interval(sampling.estimate_total(values, chosen.drawn, known=known)),
         "evaluations": len(pilot) + len(drawn),
         "violated_share": float(np.mean(values > chosen.law.scores[chosen.drawn.indices] + 1e-12)),
         "truth": None,
@@ -320,8 +331,13 @@ def _estimate(people: Population, chosen: Chosen) -> dict[str, Any]:
         n = len(chosen.rest)
         other = sampling.draw("uniform", np.full(n, 1.0 / n), len(drawn), rng=rng)
         values = query_scores(people, model, chosen.rest[other.indices])
-        result["uniform"] = asdict(sampling.estimate_total(values, other, known=known))
+        result["uniform"] = _known_interval(sampling.estimate_total(values, other, known=known))
     return result
+
+
+def _known_interval(estimate: sampling.Estimate) -> dict[str, float | None]:
+    """Return an estimate's fields, None for those that fewer than two random draws leave open."""
+    return {k: v if np.isfinite(v) else None for k, v in asdict(estimate).items()}
 
 
 def _true_total(people: Population, model: Any) -> float:

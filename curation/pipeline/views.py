@@ -152,6 +152,8 @@ def subset_view(draft: Draft, frame: pl.DataFrame, people: Population) -> None:
     if "uniform" in figures["estimate"]:
         shown["uniform rows"] = figures["estimate"]["uniform"]
     score = people.dataset.config.score.value.replace("_", " ")
+    if any(e["low"] is None for e in shown.values()):
+        return  # too few random draws for an interval
     png = plots.estimate_errors(
         list(shown),
         [e["value"] for e in shown.values()],

@@ -67,6 +67,8 @@ def certify(scores: Floats, law: Floats, s: int, *, additive: float, delta: floa
     delta
         Error probability.
     """
+    if not 0.0 < delta < 1.0:
+        raise ValueError(f"delta must lie in (0, 1), got {delta}")
     epsilon = math.sqrt(math.log(2.0 / delta) / (2.0 * s))
     positive = law > 0.0
     bound = float(np.max(scores[positive] / law[positive]))

@@ -62,9 +62,9 @@ def inclusion_probabilities(law: Floats, s: int) -> Floats:
         left = s - int(certain.sum())
         rest = law[~certain].sum()
         pi = np.where(certain, 1.0, left * law / rest if rest > 0.0 else 0.0)
-        above = (pi >= 1.0) & ~certain
+        above = (pi >= 1.0 - 1e-12) & ~certain  # rounding must not leave a certain row to chance
         if not above.any():
-            return np.minimum(pi, 1.0)
+            return np.where(certain, 1.0, pi)
         certain |= above
 
 

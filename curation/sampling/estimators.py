@@ -52,7 +52,8 @@ def estimate_total(
     -------
     Estimate
         The standard error is that of independent draws for ``iid``, successive differences along
-        the order for ``systematic`` (methods.md, section 2), and the textbook one for ``uniform``.
+        the order for ``systematic`` and the textbook one for ``uniform``;
+        infinite where a single random row leaves it open. Coverage is nominal (docs/methods.md).
     """
     values = np.asarray(values, dtype=np.float64)
     if values.shape != sample.weights.shape:
@@ -64,17 +65,19 @@ def estimate_total(
 
 
 def _variance(values: Floats, sample: Draw) -> float:
+    drawn = ~sample.take_all
     if sample.design == "iid":
         # each draw contributes values / p; a row drawn m times is m equal contributions
         s = int(sample.multiplicity.sum())
+        if s < 2:
+            return np.inf
         per_draw = values * sample.weights / sample.multiplicity * s
         mean = float(np.average(per_draw, weights=sample.multiplicity))
         squares = float(((per_draw - mean) ** 2) @ sample.multiplicity)
-        return squares / (s * max(s - 1, 1))
-    drawn = ~sample.take_all
+        return squares / (s * (s - 1))
     m = int(drawn.sum())
     if m < 2:
-        return 0.0
+        return np.inf if m else 0.0  # one random row says nothing of the spread
     # sqrt(1 - pi): rows that are nearly certain contribute nearly nothing
     parts = (values * sample.weights * np.sqrt(1.0 - sample.inclusion_probability))[drawn]
     if sample.design == "systematic":

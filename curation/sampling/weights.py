@@ -9,7 +9,12 @@ Floats = NDArray[np.float64]
 
 
 def training_weights(
-    weights: Floats, pilot: NDArray[np.bool_], *, rows: int, exponent: float = 1.0
+    weights: Floats,
+    pilot: NDArray[np.bool_],
+    *,
+    rows: int,
+    draws: int | None = None,
+    exponent: float = 1.0,
 ) -> Floats:
     """Return weights for a training loss, mean 1.
 
@@ -31,10 +36,14 @@ def training_weights(
         (b,) bool.
     rows
         n, the number of rows the subset stands for.
+    draws
+        b - m, the number of draws; left out, the number of rows that are not in the pilot. With
+        replacement there are more draws than rows, and how many fewer is random.
     exponent
         In [0, 1].
     """
-    b, m = len(weights), int(pilot.sum())
+    m = int(pilot.sum())
+    b = m + (len(weights) - m if draws is None else draws)
     combined = np.asarray(weights, dtype=np.float64).copy()
     if 0 < m < min(b, rows):
         combined[pilot] = rows / b

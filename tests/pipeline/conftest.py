@@ -47,5 +47,4 @@ def disk_instance(tmp_path):
 @pytest.fixture(autouse=True)
 def _no_pictures(request, monkeypatch):
     """Drawing takes most of the time of these small runs; tests marked `pictures` draw."""
-    if "pictures" not in request.keywords:
-        monkeypatch.setenv("CURATION_PICTURES", "0")
+    monkeypatch.setenv("CURATION_PICTURES", "1" if "pictures" in request.keywords else "0")
