@@ -59,6 +59,7 @@ lint: $(VENV)/.dev
 	@$(BIN)/mypy
 
 check: $(VENV)/.dev
+	@$(BIN)/curation check
 	@$(BIN)/dg check yaml
 	@$(BIN)/dg check defs
 	@$(BIN)/dagster definitions validate -w workspace.yaml

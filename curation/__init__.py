@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Selection", "load_subset", "select"]
+
+
+SUBPACKAGES = ("clustering", "encoders", "models", "reporting", "sampling", "sources")
+
+
+def __dir__() -> list[str]:
+    """List the API for completion, whether or not it was imported yet."""
+    return sorted({*globals(), *__all__, *SUBPACKAGES})
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +31,6 @@ def __getattr__(name: str) -> Any:
         from curation.subset import load_subset
 
         return load_subset
+    if name in SUBPACKAGES:
+        return importlib.import_module(f"curation.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,30 @@ def run(dataset: str) -> None:
             result = curate(bound, dagster)
     except SourceError as error:
         raise click.ClickException(str(error)) from None
+    if any("Interrupted" in asset.error for asset in result.assets):
+        console.print(f"interrupted; what was finished stays. Go on: {_own_name()} run {dataset}")
+        sys.exit(130)
     _show(console, bound, result)
     if not result.success:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("dataset", required=False)
+def check(dataset: str | None) -> None:
+    """Check the YAML of DATASET, or of every data set: errors name file, line and field."""
+    from curation.registry import RegistryError, dataset_files, load_config
+
+    broken = 0
+    for name in [dataset] if dataset else list(dataset_files()):
+        try:
+            load_config(name)
+        except RegistryError as error:
+            broken += 1
+            click.echo(str(error), err=True)
+        else:
+            click.echo(f"{name}: fine")
+    if broken:
         sys.exit(1)
 
 
@@ -63,10 +86,11 @@ def run(dataset: str) -> None:
 def list_datasets() -> None:
     """List the data sets that are defined, and what of each is published."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from curation.pipeline.dataset import SELECTED_SUBSET, store_root
-    from curation.registry import dataset_files, read_config
+    from curation.registry import RegistryError, dataset_files, read_config
     from curation.store import Address, Store
 
     store = Store(store_root())
@@ -74,7 +98,11 @@ def list_datasets() -> None:
     for column in ("data set", "description", "shards", "published subset"):
         table.add_column(column)
     for name, path in dataset_files().items():
-        config = read_config(path)
+        try:
+            config = read_config(path)
+        except RegistryError as error:
+            table.add_row(name, f"[red]broken[/] {escape(str(error))}", "", "")
+            continue
         subset = store.current(Address(config.name, SELECTED_SUBSET))
         shards = len(store.shards(config.name, "raw"))
         told = "none yet" if subset is None else f"{subset.manifest.row_count:,} rows"
@@ -88,9 +116,7 @@ def list_datasets() -> None:
     "--format",
     "kind",
     type=click.Choice(["parquet", "jsonl"]),
-    default="parquet",
-    show_default=True,
-    help="Format of the file.",
+    help="Format of the file; left out, that of its ending.",
 )
 @click.option(
     "--out",
@@ -98,7 +124,7 @@ def list_datasets() -> None:
     required=True,
     help="The file to write.",
 )
-def export(dataset: str, kind: str, out: Path) -> None:
+def export(dataset: str, kind: str | None, out: Path) -> None:
     """Write the published subset of DATASET with its weights, for a trainer."""
     from curation.store import StoreError
     from curation.subset import export as write
@@ -106,7 +132,7 @@ def export(dataset: str, kind: str, out: Path) -> None:
     _dataset(dataset)
     try:
         rows = write(dataset, out, format=kind)
-    except StoreError as error:
+    except (StoreError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{rows:,} rows written to {out}")
 
@@ -115,7 +141,7 @@ def export(dataset: str, kind: str, out: Path) -> None:
 @click.argument("dataset")
 @click.argument("row_id")
 def explain(dataset: str, row_id: str) -> None:
-    """Say why the row ROW_ID of DATASET was chosen and what it stands for."""
+    """Say why the row ROW_ID of DATASET was chosen and what it stands for, or why it was not."""
     from curation.store import StoreError
     from curation.subset import explain as look_up
 
@@ -127,7 +153,9 @@ def explain(dataset: str, row_id: str) -> None:
     why = {
         "pilot": "part of the uniform pilot; stands for itself",
         "take-all": "its score is so large that every draw takes it; stands for itself",
-        "drawn": f"drawn; stands for {row['weight']:.1f} rows",
+        "drawn": f"drawn; stands for {row.get('weight', 0.0):.1f} rows",
+        "not drawn": "was up for drawing and not drawn; other rows of its kind stand for it",
+        "holdout": "in the holdout; never selected",
     }[row["reason"]]
     for name, value in row.items():
         click.echo(f"{name:>22}  {value}")
@@ -139,8 +167,6 @@ def explain(dataset: str, row_id: str) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Copy it here.")
 def report(dataset: str, out: Path | None) -> None:
     """Print where the report of DATASET lies, or copy it."""
-    import shutil
-
     from curation.pipeline.dataset import REPORT
     from curation.store import StoreError
 
@@ -177,6 +203,13 @@ def ui(host: str, port: int) -> None:
     click.echo(f"http://{host}:{port}")
     command = [str(dagster), "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
     os.execv(command[0], command)  # noqa: S606  our own interpreter's dagster
+
+
+def _own_name() -> str:
+    """Return how this command can be called from here."""
+    if shutil.which("curation"):
+        return "curation"
+    return os.path.relpath(Path(sys.executable).with_name("curation"))
 
 
 def _dataset(name: str) -> Dataset:
@@ -217,24 +250,37 @@ def _show(console: Console, dataset: Dataset, result: RunResult) -> None:
             console.print(result_table(kind, evaluation[kind], title=told))
     page = dataset.store.need(dataset.at("report")).path("report.html")
     console.print(f"report  {page}", soft_wrap=True, highlight=False)
-    console.print(f"export  curation export {dataset.name} --format parquet --out subset.parquet")
+    console.print(f"export  {_own_name()} export {dataset.name} --out subset.parquet")
     console.print("look    make ui   (http://127.0.0.1:3000)")
+
+
+def _set_aside(dataset: Dataset) -> int:
+    """Return how many rows of all shards are in quarantine."""
+    found = (
+        dataset.store.current(dataset.at("raw", s))
+        for s in dataset.store.shards(dataset.name, "raw")
+    )
+    return sum(int(a.figures["quarantined"]) for a in found if a is not None)
 
 
 def _told(dataset: Dataset, asset: Any, status: str) -> str:
     if status in ("failed", "skipped"):
         return ""
     if asset.asset in ("raw", "embeddings", "sensitivity_scores"):
-        return f"{asset.computed} shards computed, {asset.unchanged} unchanged"
+        told = f"{asset.computed} shards computed, {asset.unchanged} unchanged"
+        aside = _set_aside(dataset) if asset.asset == "raw" else 0
+        return told + (f"; {aside:,} rows set aside (quarantine.parquet)" if aside else "")
     figures = dataset.store.need(dataset.at(asset.asset)).figures
     if asset.asset == "pilot_model":
         return f"trained on {figures['rows']:,} of {figures['population']:,} rows"
     if asset.asset == "centroids":
         return f"k = {figures['k']}, the score was asked for {figures['queries']:,} times"
     if asset.asset == "selected_subset":
+        repeats = figures["repeats"]
         return (
             f"{figures['distinct_rows']:,} rows stand for {figures['rows']:,}; weights add up to "
-            f"{figures['weight_total']:,.0f}"
+            f"{figures['weight_total']:,.0f}, an unbiased estimate of that"
+            + (f"; {repeats:,} repeated rows left out" if repeats else "")
         )
     if asset.asset == "evaluation_model" and "gain" in figures:
         metric, gain = next(iter(figures["gain"].items()))

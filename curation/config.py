@@ -174,8 +174,9 @@ class Clusters(Strict):
     k: int | Literal["auto"] = Field(
         "auto", description="Number of clusters; `auto` takes about a quarter of the budget."
     )
-    space: Literal["embedding", "embedding+label", "gradient"] = Field(
-        "embedding+label", description="What is clustered (docs/methods.md, spaces)."
+    space: Literal["auto", "embedding", "embedding+label", "gradient"] = Field(
+        "auto",
+        description="What is clustered (docs/methods.md, spaces); `auto` uses labels if there are.",
     )
     sample_per_centroid: int = Field(
         64, ge=1, description="Rows per centroid k-means is fitted on."
@@ -302,6 +303,14 @@ class CuratedDatasetConfig(Strict):
     schedule: Schedule = Schedule()
     automation: Automation = Automation()
 
+    @property
+    def space(self) -> str:
+        """The space that is clustered: ``clusters.space`` with ``auto`` resolved."""
+        if self.clusters.space != "auto":
+            return self.clusters.space
+        known = self.columns.label or self.columns.target
+        return "embedding+label" if known else "embedding"
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
@@ -314,8 +323,8 @@ class CuratedDatasetConfig(Strict):
         labelled = self.columns.label is not None
         if not labelled and self.columns.target is None and self.score.model != "column":
             raise ValueError(
-                "columns: a pilot model needs `label` or `target`; "
-                "without either, set score.model to `column`"
+                "columns: a pilot model needs `label` or `target`; without either, name a column "
+                "that holds a score: score: {model: column, column: NAME}"
             )
         if self.clusters.space == "gradient" and (not labelled or self.score.model == "column"):
             raise ValueError("clusters.space: `gradient` needs `columns.label` and a pilot model")

@@ -111,7 +111,7 @@ def draw_order(
     return np.lexsort((distance, rank[cluster])).astype(np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
     """Rows chosen, their weights and how they came about.
 
@@ -142,6 +142,13 @@ class Selection:
     cluster: NDArray[np.int32]
     score: Floats
     _draw: sampling.Draw = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Say what was chosen, in one line."""
+        return (
+            f"Selection({len(self.indices):,} rows by {self._draw.design}, {self.queries:,} score "
+            f"evaluations, weights from {self.weights.min():.3g} to {self.weights.max():.3g})"
+        )
 
     def estimate(self, values: NDArray[np.floating], *, level: float = 0.95) -> sampling.Estimate:
         """Estimate a total over all rows from the values of the chosen rows.

@@ -52,23 +52,31 @@ def load_subset(dataset: str, *, store: Path | None = None) -> pl.DataFrame:
     return pl.read_parquet(published(dataset, store=store).path(SUBSET_FILE))
 
 
-def export(dataset: str, out: Path, *, format: str, store: Path | None = None) -> int:
+def export(dataset: str, out: Path, *, format: str | None = None, store: Path | None = None) -> int:
     """Write the published subset where a trainer can read it; return the number of rows.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. Left out, the format is that of the file's ending.
 
     Raises
     ------
     ValueError
-        If the format is not one of ``FORMATS``.
+        If the format is not one of ``FORMATS``, or contradicts the file's ending.
     """
-    if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+    ending = out.suffix.lstrip(".").lower()
+    ending = {"ndjson": "jsonl"}.get(ending, ending)
+    kind = format or ending
+    if kind not in FORMATS:
+        raise ValueError(
+            f"{out}: the format can't be told from the ending; give --format "
+            f"({' or '.join(FORMATS)})"
+        )
+    if ending in FORMATS and kind != ending:
+        raise ValueError(f"{out}: ends like {ending}, but --format says {kind}; drop one of them")
     frame = load_subset(dataset, store=store)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         temporary = Path(folder) / out.name
-        if format == "parquet":
+        if kind == "parquet":
             frame.write_parquet(temporary, compression="zstd")
         else:
             frame.write_ndjson(temporary)
@@ -77,17 +85,33 @@ def export(dataset: str, out: Path, *, format: str, store: Path | None = None) -
 
 
 def explain(dataset: str, row_id: str, *, store: Path | None = None) -> dict[str, Any]:
-    """Return what is known of one chosen row: where it came from and why it was chosen.
+    """Return what is known of one row: where it came from, its score, why it was chosen or not.
+
+    Returns
+    -------
+    dict
+        A chosen row's columns; else ``id``, ``shard`` and ``reason``: ``not drawn``, with cluster,
+        distance, proxy and score, or ``holdout``, with the row's own columns.
 
     Raises
     ------
     KeyError
-        If the row is not in the published subset.
+        If no shard has such a row.
     """
     import polars as pl
 
     frame = load_subset(dataset, store=store)
     found = frame.filter(pl.col("id") == row_id)
-    if len(found) == 0:
-        raise KeyError(f"row {row_id!r} is not in the published subset of {dataset}")
-    return found.row(0, named=True)
+    if len(found):
+        return found.row(0, named=True)
+    where = Store(published(dataset, store=store).folder.parents[2])
+    for asset, name, reason in (
+        ("sensitivity_scores", "scores.parquet", "not drawn"),
+        ("raw", "rows.parquet", "holdout"),
+    ):
+        for shard in where.shards(dataset, asset):
+            path = where.need(Address(dataset, asset, shard)).path(name)
+            row = pl.scan_parquet(path).filter(pl.col("id") == row_id).collect()
+            if len(row):
+                return {"shard": shard, **row.row(0, named=True), "reason": reason}
+    raise KeyError(f"no shard of {dataset} has a row with the id {row_id!r}")

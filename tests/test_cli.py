@@ -103,7 +103,50 @@ def test_explain_says_why(curated):
     assert row["shard"] in shown.output
     missing = invoke(env, "explain", "tickets", "nobody")
     assert missing.exit_code != 0
-    assert "'nobody' is not in the published subset" in missing.output
+    assert "no shard of tickets has a row with the id 'nobody'" in missing.output
+
+
+def test_explain_says_why_not(curated):
+    """A row that was not drawn, and one of the holdout."""
+    env, _, table = curated
+    chosen = set(curation.load_subset("tickets", store=Path(env["CURATION_STORE"]))["id"])
+    told = {i: invoke(env, "explain", "tickets", i).output for i in table["key"][:40]}
+    reasons = {i: re.search(r"reason +(.+)", output).group(1) for i, output in told.items()}
+    assert {reasons[i] for i in reasons if i not in chosen} == {"not drawn", "holdout"}
+    assert all(reasons[i] in ("drawn", "pilot", "take-all") for i in reasons if i in chosen)
+
+
+def test_export_goes_by_the_ending(curated, tmp_path):
+    env, _, _ = curated
+    out = tmp_path / "subset.jsonl"
+    assert invoke(env, "export", "tickets", "--out", str(out)).exit_code == 0
+    assert len(pl.read_ndjson(out)) == 80
+    for arguments, told in (
+        (["--out", str(tmp_path / "subset")], "give --format"),
+        (["--out", str(out), "--format", "parquet"], "ends like jsonl"),
+    ):
+        shown = invoke(env, "export", "tickets", *arguments)
+        assert shown.exit_code != 0
+        assert told in shown.output
+
+
+def test_check_and_list_name_what_is_broken(curated):
+    """Every data set's YAML is checked, and one that is broken does not hide the others."""
+    env, _, _ = curated
+    broken = Path(env["CURATION_DEFS"]) / "broken"
+    broken.mkdir()
+    try:
+        (broken / "defs.yaml").write_text(YAML.format(folder="x").replace("selection", "selectoin"))
+        shown = invoke(env, "check")
+        assert shown.exit_code == 1
+        assert "tickets: fine" in shown.output
+        assert "broken/defs.yaml:5: selectoin" in shown.output
+        listed = invoke(env, "list")
+        assert listed.exit_code == 0
+        assert "80 rows" in listed.output
+    finally:
+        (broken / "defs.yaml").unlink()
+        broken.rmdir()
 
 
 def test_report_and_list(curated, tmp_path):

@@ -11,6 +11,7 @@ from curation.pipeline.dataset import (
     CENTROIDS,
     EVALUATION_MODEL,
     PER_SHARD,
+    RAW,
     REPORT,
     SELECTED_SUBSET,
     Dataset,
@@ -113,7 +114,7 @@ def _data(
         figures=figures,
         tables=[*_result_tables(evaluation), _draw_table(subset), _stage_table(dataset)],
         examples=_examples(dataset, subset),
-        notes=_notes(subset, centroids),
+        notes=_notes(dataset, subset, centroids),
         generated=evaluation.manifest.created,
         summary=f"{chosen['distinct_rows']:,} of {chosen['rows']:,} rows, chosen by asking the "
         f"pilot model for {chosen['queries']:,} scores, with weights that let them stand for all.",
@@ -214,7 +215,7 @@ def _examples(dataset: Dataset, subset: Artifact) -> list[dict[str, str]]:
     ]
 
 
-def _notes(subset: Artifact, centroids: Artifact) -> list[str]:
+def _notes(dataset: Dataset, subset: Artifact, centroids: Artifact) -> list[str]:
     notes = [
         "Weights are Horvitz-Thompson weights given the pilot: weighted totals over the subset are "
         "unbiased for totals over all training rows. Pilot rows stand for themselves.",
@@ -224,6 +225,16 @@ def _notes(subset: Artifact, centroids: Artifact) -> list[str]:
     missing = centroids.figures["missing_shards"]
     if missing:
         notes.append(f"Shards that are not embedded and so not represented: {', '.join(missing)}.")
+    aside = sum(
+        int(found.figures["quarantined"])
+        for shard in dataset.store.shards(dataset.name, RAW)
+        if (found := dataset.store.current(dataset.at(RAW, shard))) is not None
+    )
+    if aside:
+        notes.append(
+            f"{aside:,} rows were set aside when the shards were read; quarantine.parquet beside "
+            "each shard's rows has row number, field and reason."
+        )
     if subset.figures["repeats"]:
         notes.append(
             f"{subset.figures['repeats']:,} rows were left out because an earlier shard or the "

@@ -84,7 +84,7 @@ def _space_settings(
 ) -> dict[str, Any]:
     """Settle the map from a sample of the rows."""
     config = people.dataset.config
-    space = config.clusters.space
+    space = config.space
     if space == "embedding+label":
         assert people.labels is not None  # noqa: S101
         how = label_scale(people.embeddings(sample), people.labels[sample], people.classes)
