@@ -238,7 +238,9 @@ def select(
         labels = np.asarray(labels).astype(str)
     points = _points(embeddings, labels, space=space, tilt=tilt)
     n = len(points)
-    s = _size(n, budget=budget, fraction=fraction, epsilon=epsilon, delta=delta)
+    if sum(x is not None for x in (budget, fraction, epsilon)) != 1:
+        raise ValueError("give exactly one of budget, fraction, epsilon")
+    s = resolve_budget(n, budget=budget, fraction=fraction, epsilon=epsilon, delta=delta)
     rng = np.random.default_rng(seed)
     clusters = resolve_k(k, budget=s, rows=n)
     sample = np.sort(rng.permutation(n)[: max(64 * clusters, clusters)])
@@ -306,19 +308,6 @@ def _points(
         how = label_scale(points, labels, tuple(np.unique(labels).tolist()))
         return clustering.append_labels(points, labels, how)
     return points
-
-
-def _size(
-    n: int,
-    *,
-    budget: int | None,
-    fraction: float | None,
-    epsilon: float | None,
-    delta: float,
-) -> int:
-    if sum(x is not None for x in (budget, fraction, epsilon)) != 1:
-        raise ValueError("give exactly one of budget, fraction, epsilon")
-    return resolve_budget(n, budget=budget, fraction=fraction, epsilon=epsilon, delta=delta)
 
 
 def resolve_budget(
