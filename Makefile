@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-browser ui lint check run setup clean
+.PHONY: help demo test ui lint check run setup clean
 .DEFAULT_GOAL := help
 
 help:

@@ -156,6 +156,8 @@ def explain(dataset: str, row_id: str) -> None:
         "drawn": f"drawn; stands for {row.get('weight', 0.0):.1f} rows",
         "not drawn": "was up for drawing and not drawn; other rows of its kind stand for it",
         "holdout": "in the holdout; never selected",
+        "not scored": "not up for drawing: its shard came after the last draw, or the holdout has "
+        "the same id",
     }[row["reason"]]
     for name, value in row.items():
         click.echo(f"{name:>22}  {value}")

@@ -91,7 +91,8 @@ def explain(dataset: str, row_id: str, *, store: Path | None = None) -> dict[str
     -------
     dict
         A chosen row's columns; else ``id``, ``shard`` and ``reason``: ``not drawn``, with cluster,
-        distance, proxy and score, or ``holdout``, with the row's own columns.
+        distance, proxy and score; ``holdout`` or ``not scored`` (its shard came after the last
+        draw, or the holdout has the same id), with the row's own columns.
 
     Raises
     ------
@@ -105,13 +106,14 @@ def explain(dataset: str, row_id: str, *, store: Path | None = None) -> dict[str
     if len(found):
         return found.row(0, named=True)
     where = Store(published(dataset, store=store).folder.parents[2])
-    for asset, name, reason in (
-        ("sensitivity_scores", "scores.parquet", "not drawn"),
-        ("raw", "rows.parquet", "holdout"),
-    ):
+    for asset, name in (("sensitivity_scores", "scores.parquet"), ("raw", "rows.parquet")):
         for shard in where.shards(dataset, asset):
             path = where.need(Address(dataset, asset, shard)).path(name)
             row = pl.scan_parquet(path).filter(pl.col("id") == row_id).collect()
             if len(row):
-                return {"shard": shard, **row.row(0, named=True), "reason": reason}
+                known = row.row(0, named=True)
+                # a row without a score is in the holdout, or its shard came after the last draw
+                held = known.get("split") == "holdout"
+                why = "not drawn" if asset == "sensitivity_scores" else "not scored"
+                return {"shard": shard, **known, "reason": "holdout" if held else why}
     raise KeyError(f"no shard of {dataset} has a row with the id {row_id!r}")

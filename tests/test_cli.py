@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import curation
+import curation.subset
 from curation.cli import main
 from curation.models import load_text_classifier
 from curation.store import Address, Store
@@ -114,6 +116,21 @@ def test_explain_says_why_not(curated):
     reasons = {i: re.search(r"reason +(.+)", output).group(1) for i, output in told.items()}
     assert {reasons[i] for i in reasons if i not in chosen} == {"not drawn", "holdout"}
     assert all(reasons[i] in ("drawn", "pilot", "take-all") for i in reasons if i in chosen)
+
+
+def test_explain_knows_a_row_that_came_after_the_last_draw(curated, tmp_path):
+    """A shard that was read but not scored yet is not taken for the holdout."""
+    env, _, table = curated
+    root = tmp_path / "store"
+    shutil.copytree(env["CURATION_STORE"], root, ignore=shutil.ignore_patterns(".dagster"))
+    shutil.rmtree(root / "tickets" / "sensitivity_scores" / "monday")
+    chosen = set(curation.load_subset("tickets", store=root)["id"])
+    reasons = {
+        curation.subset.explain("tickets", i, store=root)["reason"]
+        for i in table["key"][:40]
+        if i not in chosen
+    }
+    assert reasons == {"holdout", "not scored"}
 
 
 def test_export_goes_by_the_ending(curated, tmp_path):

@@ -43,7 +43,6 @@ from curation.selection import SKETCH_DIMENSION, label_scale, resolve_k
 from curation.store import Artifact, Draft, StoreError, digest
 
 CENTROIDS_FILE = "centroids.arrow"
-MEDOIDS = "medoids.parquet"
 SPACE = "space.json"
 
 
