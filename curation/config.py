@@ -172,7 +172,7 @@ class Clusters(Strict):
     """How the rows are clustered."""
 
     k: int | Literal["auto"] = Field(
-        "auto", description="Number of clusters; `auto` takes about a quarter of the budget."
+        "auto", description="Number of clusters; `auto`: two fifths of the budget, at most 400."
     )
     space: Literal["auto", "embedding", "embedding+label", "gradient"] = Field(
         "auto",
@@ -203,6 +203,14 @@ class Score(Strict):
     pilot_share: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
         0.2, description="Share of the budget drawn uniformly to train the pilot model."
     )
+    proxy: Literal["auto", "cluster", "low_rank", "regression"] = Field(
+        "auto",
+        description="How scores that are not asked for are estimated; `auto` takes the one whose "
+        "law has the smallest expected error.",
+    )
+    constants: Literal["balanced", "max", "quantile", "conformal", "variance"] = Field(
+        "balanced", description="How distance enters the sensitivity (docs/methods.md, constants)."
+    )
     epochs: int = Field(20, ge=1, description="For `mlp` and `transformer` pilots.")
 
     @model_validator(mode="after")
@@ -223,17 +231,50 @@ class Selection(Strict):
         "contribution of one draw); gives the budget, the pilot comes on top.",
     )
     delta: Fraction = Field(0.05, description="Error probability of the certificate.")
-    design: Literal["systematic", "iid", "uniform"] = "systematic"
-    mix: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.1, description="Share of uniform sampling in the law; caps every weight."
+    design: Literal[
+        "coordinated",
+        "systematic",
+        "iid",
+        "poisson",
+        "stratified",
+        "uniform",
+        "stratified_uniform",
+    ] = Field(
+        "coordinated",
+        description="How rows are drawn; `coordinated` keeps the choice stable as shards arrive.",
     )
-    tilt: Literal["none", "classes"] = Field(
-        "none", description="`classes` tilts the law towards rare classes (geometric mean)."
+    mix: Annotated[float, Field(gt=0.0, le=1.0)] | Literal["auto"] = Field(
+        "auto",
+        description="Share of uniform sampling in the law; caps every weight. `auto`: 0.1, or more "
+        "where the score has little to do with the embedding.",
+    )
+    tilt: Literal["none", "classes", "groups"] = Field(
+        "none", description="Tilts the law towards rare classes or groups (geometric mean)."
+    )
+    shares: Literal["none", "proportional"] | dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = (
+        Field(
+            "none",
+            description="Shares of the drawn rows for groups: `proportional` to their sizes, or a "
+            "share by group.",
+        )
+    )
+    minimum: int | dict[str, Annotated[int, Field(ge=0)]] = Field(
+        0, description="Least expected number of drawn rows of every group, or by group."
     )
     weight_exponent: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         1.0, description="training_weight = (combined weight) ** this; 1 keeps it unbiased."
     )
     seed: int = 0
+
+    @property
+    def by_group(self) -> bool:
+        """Whether the rows' groups are needed."""
+        return self.tilt == "groups" or self.shared
+
+    @property
+    def shared(self) -> bool:
+        """Whether groups have a part of the budget each."""
+        return self.shares != "none" or self.minimum != 0
 
     @model_validator(mode="after")
     def _one_size(self) -> Selection:
@@ -332,6 +373,16 @@ class CuratedDatasetConfig(Strict):
             raise ValueError("clusters.space: `embedding+label` needs `label` or `target`")
         if self.selection.tilt == "classes" and not labelled:
             raise ValueError("selection.tilt: `classes` needs `columns.label`")
+        design = self.selection.design
+        if design in ("uniform", "stratified_uniform") and self.selection.tilt != "none":
+            raise ValueError(
+                f"selection: design `{design}` draws every row with the same probability; `tilt` "
+                "needs another one"
+            )
+        if self.selection.by_group and not self.columns.group:
+            raise ValueError(
+                "selection: tilt `groups`, `shares` and `minimum` need `columns.group`"
+            )
         if self.score.model == "transformer" and self.encoder.type != "text":
             raise ValueError("score.model: `transformer` needs encoder.type `text`")
         if self.score.model in ("mlp", "transformer") and not labelled:

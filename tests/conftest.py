@@ -8,6 +8,8 @@ from pathlib import Path
 
 from curation.threads import set_defaults
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors
+    os.environ.setdefault("CURATION_THREADS", "1")
 set_defaults()  # before numpy, faiss or torch are imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

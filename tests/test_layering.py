@@ -22,7 +22,7 @@ ALLOWED = {
     "threads": set(),
     "store": set(),
     "registry": {"config"},
-    "selection": {"clustering", "sampling"},
+    "selection": {"clustering", "sampling", "progress"},
     "subset": {"store", "pipeline"},
     "terminal": {"progress"},
     "pipeline": DOMAIN | BASE | {"selection"},

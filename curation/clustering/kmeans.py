@@ -1,11 +1,19 @@
-"""k-means with faiss: fitted on a sample, assigned in blocks."""
+"""k-means with faiss: fitted on a sample, assigned in blocks, the same on any number of threads."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curation.threads import count
+
+# Float32 distances by matrix product are off by about 1e-6 of the squared norms, and by how much
+# depends on the size of the block and the number of threads. Closer calls are decided in float64.
+CLOSE = 1e-5
+CANDIDATES = 8
+CHUNK = 256
 
 
 def fit_centroids(
@@ -22,13 +30,14 @@ def fit_centroids(
     iterations
         Lloyd iterations.
     seed
-        Seed of the initial centroids. Same sample, seed and thread count: same centroids.
+        Seed of the initial centroids. Same sample and seed: same centroids, on any number of
+        threads.
 
     Returns
     -------
     ndarray
-        (k, d) float32 centroids. Where the sample has fewer than k distinct points, some lie on
-        top of each other; :func:`curation.clustering.summarise` drops those that stay empty.
+        (k', d) float32 distinct centroids; k' < k only where the sample has fewer than k distinct
+        points.
 
     Raises
     ------
@@ -46,7 +55,11 @@ def fit_centroids(
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise ValueError(f"point {row} has a NaN or infinite coordinate")
-    faiss.omp_set_num_threads(count())
+    if not np.isfinite(np.einsum("ij,ij->i", points, points)).all():
+        raise ValueError("the points are too large: their squares overflow float32; scale them")
+    # One thread: matrix products of several are rounded differently, a close call flips, and twenty
+    # iterations later every centroid is another. The sample is small; all rows use all threads.
+    faiss.omp_set_num_threads(1)
     # The caller chose the sample: faiss must neither thin it out nor warn about its size.
     # k-means++: a random start leaves true clusters merged, even far apart ones.
     kmeans = faiss.Kmeans(
@@ -59,13 +72,19 @@ def fit_centroids(
         init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
     )
     kmeans.train(points)
-    return np.asarray(kmeans.centroids, dtype=np.float32).reshape(k, d)
+    faiss.omp_set_num_threads(count())
+    centroids = np.asarray(kmeans.centroids, dtype=np.float32).reshape(k, d)
+    first = np.sort(np.unique(centroids, axis=0, return_index=True)[1])
+    return centroids[first]
 
 
 def assign(
     block: NDArray[np.float32], centroids: NDArray[np.float32]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Assign each point of a block to its nearest centroid.
+    """Assign each point of a block to its nearest centroid, the first of equally near ones.
+
+    The result does not depend on the size of the block or the number of threads: points whose two
+    nearest centroids are closer to a tie than float32 can tell are decided in float64.
 
     Parameters
     ----------
@@ -79,12 +98,57 @@ def assign(
     cluster
         (m,) int32 index of the nearest centroid.
     distance
-        (m,) float32 squared Euclidean distance to it, never negative.
+        (m,) float32 squared Euclidean distance to it, computed in float64.
     """
     import faiss
 
     faiss.omp_set_num_threads(count())
-    index = faiss.IndexFlatL2(centroids.shape[1])
-    index.add(np.ascontiguousarray(centroids, dtype=np.float32))
-    distance, cluster = index.search(np.ascontiguousarray(block, dtype=np.float32), 1)
-    return cluster[:, 0].astype(np.int32), np.maximum(distance[:, 0], 0.0)
+    points = np.ascontiguousarray(block, dtype=np.float32)
+    centres = np.ascontiguousarray(centroids, dtype=np.float32)
+    index = faiss.IndexFlatL2(centres.shape[1])
+    index.add(centres)
+    found, cluster = index.search(points, min(2, len(centres)))
+    nearest = cluster[:, 0].astype(np.int32)
+    if len(centres) > 1:
+        norms = np.einsum("ij,ij->i", points, points) + float((centres**2).sum(axis=1).max())
+        close = np.flatnonzero(found[:, 1] - found[:, 0] <= CLOSE * norms)
+        if len(close):
+            nearest[close] = _decide(index, points[close], centres, CLOSE * norms[close])
+    distance = np.empty(len(points), dtype=np.float32)
+    for start in range(0, len(points), CHUNK):  # what is gathered stays in the cache
+        part = slice(start, start + CHUNK)
+        distance[part] = squared_distance(points[part], centres[nearest[part]])
+    return nearest, distance
+
+
+def squared_distance(
+    points: NDArray[np.float32], others: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return (m,) float64 squared distances between the rows of two (m, d) arrays."""
+    difference = np.subtract(points, others, dtype=np.float64)
+    return np.einsum("ij,ij->i", difference, difference)
+
+
+def _decide(
+    index: Any,
+    points: NDArray[np.float32],
+    centres: NDArray[np.float32],
+    reach: NDArray[np.float32],
+) -> NDArray[np.int64]:
+    """Return the nearest centroid of each point, in float64.
+
+    A few nearest candidates are compared; all centroids where even the last of those is within
+    `reach` of the first.
+    """
+    wanted = min(CANDIDATES, len(centres))
+    found, candidates = index.search(np.ascontiguousarray(points), wanted)
+    candidates = np.sort(candidates, axis=1)  # equally near: the first
+    distance = np.stack(
+        [squared_distance(points, centres[candidates[:, j]]) for j in range(wanted)], axis=1
+    )
+    nearest = candidates[np.arange(len(points)), np.argmin(distance, axis=1)]
+    if wanted < len(centres):
+        for row in np.flatnonzero(found[:, -1] - found[:, 0] <= reach):
+            every = np.broadcast_to(points[row], centres.shape)
+            nearest[row] = np.argmin(squared_distance(every, centres))
+    return nearest

@@ -30,6 +30,8 @@ class ClusterSummary:
     rank
         (k,) int32 place of each cluster along the first principal axis of the medoids: clusters
         that are close in rank are close in space, which a systematic draw profits from.
+    kept
+        (k,) int64: which of the centroids that were asked about these are.
     """
 
     centroids: NDArray[np.float32]
@@ -39,6 +41,7 @@ class ClusterSummary:
     centroid_cost: NDArray[np.float64]
     medoid_cost: NDArray[np.float64]
     rank: NDArray[np.int32]
+    kept: NDArray[np.int64]
 
     @property
     def k(self) -> int:
@@ -46,13 +49,98 @@ class ClusterSummary:
         return len(self.sizes)
 
 
+class Summariser:
+    """Collects a :class:`ClusterSummary` block by block.
+
+    The cost to the medoid m needs no second pass: with the members' sum S and their sum of squares
+    Q it is ``Q - 2 m.S + size |m|^2``. All are measured from the centroid and kept in float64, so
+    that little cancels also far from the origin.
+
+    Parameters
+    ----------
+    centroids
+        (k, d) float32.
+    """
+
+    def __init__(self, centroids: NDArray[np.float32]) -> None:
+        k, d = centroids.shape
+        self.centroids = centroids
+        self.sizes = np.zeros(k, dtype=np.int64)
+        self.sums = np.zeros((k, d), dtype=np.float64)
+        self.squares = np.zeros(k, dtype=np.float64)
+        self.nearest = np.full((k, 2), np.inf, dtype=np.float64)  # distance, then what breaks ties
+        self.rows = np.full(k, -1, dtype=np.int64)
+        self.medoids = np.zeros((k, d), dtype=np.float32)
+        self.seen = 0
+
+    def add(
+        self, block: NDArray[np.float32], ties: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int32]:
+        """Take in the next block and return the cluster of each of its points.
+
+        Parameters
+        ----------
+        block
+            (m, d) float32 points.
+        ties
+            (m,) numbers; of two members equally near to a centroid, the one with the smaller
+            number is the medoid. Left out, the one that comes first.
+        """
+        cluster, distance = assign(block, self.centroids)
+        numbers = self.seen + np.arange(len(block), dtype=np.float64) if ties is None else ties
+        order = np.argsort(cluster, kind="stable")
+        present, first = np.unique(cluster[order], return_index=True)
+        own = self.centroids[cluster[order]]
+        members = np.subtract(block[order], own, dtype=np.float64)
+        self.sizes[present] += np.diff(np.append(first, len(order)))
+        self.sums[present] += np.add.reduceat(members, first, axis=0)
+        self.squares[present] += np.add.reduceat(np.einsum("ij,ij->i", members, members), first)
+        best = np.lexsort((numbers, distance, cluster))
+        best = best[np.unique(cluster[best], return_index=True)[1]]
+        here = np.stack([distance[best].astype(np.float64), numbers[best]], axis=1)
+        known = self.nearest[present]
+        better = (here[:, 0] < known[:, 0]) | (
+            (here[:, 0] == known[:, 0]) & (here[:, 1] < known[:, 1])
+        )
+        self.nearest[present[better]] = here[better]
+        self.rows[present[better]] = self.seen + best[better]
+        self.medoids[present[better]] = block[best[better]]
+        self.seen += len(block)
+        return cluster
+
+    def finish(self) -> ClusterSummary:
+        """Return what was found.
+
+        Raises
+        ------
+        ValueError
+            If there was no point at all.
+        """
+        if self.seen == 0:
+            raise ValueError("there are no points to cluster")
+        wide = np.subtract(self.medoids, self.centroids, dtype=np.float64)
+        medoid_cost = (
+            self.squares
+            - 2.0 * np.einsum("ij,ij->i", wide, self.sums)
+            + self.sizes * np.einsum("ij,ij->i", wide, wide)
+        )
+        kept = np.flatnonzero(self.sizes > 0)
+        return ClusterSummary(
+            centroids=self.centroids[kept],
+            medoids=self.medoids[kept],
+            medoid_rows=self.rows[kept],
+            sizes=self.sizes[kept],
+            centroid_cost=self.squares[kept],
+            medoid_cost=np.maximum(medoid_cost[kept], 0.0),
+            rank=_rank(self.medoids[kept]),
+            kept=kept,
+        )
+
+
 def summarise(
     blocks: Iterable[NDArray[np.float32]], centroids: NDArray[np.float32]
 ) -> ClusterSummary:
     """Assign every point and keep, per cluster, its size, costs and medoid.
-
-    The cost to the medoid m needs no second pass: with the members' sum S and their sum of squares
-    Q it is ``Q - 2 m.S + size |m|^2``, kept in float64.
 
     Parameters
     ----------
@@ -66,51 +154,10 @@ def summarise(
     ValueError
         If there is no point at all.
     """
-    k, d = centroids.shape
-    sizes = np.zeros(k, dtype=np.int64)
-    sums = np.zeros((k, d), dtype=np.float64)
-    squares = np.zeros(k, dtype=np.float64)
-    cost = np.zeros(k, dtype=np.float64)
-    nearest = np.full(k, np.inf, dtype=np.float64)
-    rows = np.full(k, -1, dtype=np.int64)
-    medoids = np.zeros((k, d), dtype=np.float32)
-    start = 0
+    found = Summariser(centroids)
     for block in blocks:
-        cluster, distance = assign(block, centroids)
-        order = np.argsort(cluster, kind="stable")
-        present, first = np.unique(cluster[order], return_index=True)
-        members = block[order].astype(np.float64)
-        sizes[present] += np.diff(np.append(first, len(order)))
-        sums[present] += np.add.reduceat(members, first, axis=0)
-        squares[present] += np.add.reduceat(np.einsum("ij,ij->i", members, members), first)
-        cost[present] += np.add.reduceat(distance[order].astype(np.float64), first)
-        # lexsort: within a cluster by distance, ties by row, so that the result does not
-        # depend on the size of the blocks.
-        best = np.lexsort((np.arange(len(block)), distance, cluster))
-        best = best[np.unique(cluster[best], return_index=True)[1]]
-        better = distance[best] < nearest[present]
-        nearest[present[better]] = distance[best[better]]
-        rows[present[better]] = start + best[better]
-        medoids[present[better]] = block[best[better]]
-        start += len(block)
-    if start == 0:
-        raise ValueError("there are no points to cluster")
-    wide = medoids.astype(np.float64)
-    medoid_cost = (
-        squares
-        - 2.0 * np.einsum("ij,ij->i", wide, sums)
-        + sizes * np.einsum("ij,ij->i", wide, wide)
-    )
-    keep = sizes > 0
-    return ClusterSummary(
-        centroids=centroids[keep],
-        medoids=medoids[keep],
-        medoid_rows=rows[keep],
-        sizes=sizes[keep],
-        centroid_cost=cost[keep],
-        medoid_cost=np.maximum(medoid_cost[keep], 0.0),
-        rank=_rank(medoids[keep]),
-    )
+        found.add(block)
+    return found.finish()
 
 
 def _rank(medoids: NDArray[np.float32]) -> NDArray[np.int32]:

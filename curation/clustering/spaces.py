@@ -103,8 +103,10 @@ class GradientSketch:
         )
 
     def __call__(
-        self, residuals: NDArray[np.float32], features: NDArray[np.float32]
+        self, residuals: NDArray[np.floating], features: NDArray[np.floating]
     ) -> NDArray[np.float32]:
         """Sketch (n, C) residuals and (n, h) features into (n, D) float32 points."""
-        product = (residuals @ self.left) * (features @ self.right)
+        # in float64, so that the points do not depend on the size of the block
+        left = residuals.astype(np.float64) @ self.left.astype(np.float64)
+        product = left * (features.astype(np.float64) @ self.right.astype(np.float64))
         return (product / np.sqrt(self.left.shape[1])).astype(np.float32)

@@ -16,12 +16,13 @@ from curation.pipeline.dataset import CENTROIDS, EVALUATION_MODEL, SELECTED_SUBS
 from curation.pipeline.findings import Finding
 from curation.pipeline.pilot import fit_score_model, pilot_rows
 from curation.pipeline.population import Population, population
-from curation.pipeline.score import Centroids, assign_rows, cluster
-from curation.pipeline.subset import Chosen, Scored, choose, load_scored, pilot_in
+from curation.pipeline.score import Centroids, cluster, rows_of
+from curation.pipeline.subset import Chosen, choose, load_scored, pilot_in
 from curation.pipeline.tables import SUBSET, write_json
 from curation.pipeline.views import evaluation_view
 from curation.progress import track
 from curation.reporting.text import t_interval
+from curation.selection import Fitted, PerRow
 from curation.store import Draft, StoreError, digest
 
 RESULTS = "results.json"
@@ -36,8 +37,8 @@ class Setting:
 
     people: Population
     held: Population
-    scored: Scored
-    proxy: NDArray[np.float64]
+    fitted: Fitted
+    scored: PerRow
 
     @property
     def dataset(self) -> Dataset:
@@ -68,9 +69,9 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
             write_json(draft.folder / RESULTS, {})
             return
         centroids = Centroids.load(dataset)
-        scored, proxy, _ = load_scored(people, centroids)
+        scored, _ = load_scored(people, centroids)
         where = {row_id: i for i, row_id in enumerate(people.ids.to_list())}
-        setting = Setting(people, held, scored, proxy)
+        setting = Setting(people, held, centroids.fitted, scored)
         frame = pl.read_parquet(subset.path(SUBSET))
         chosen = np.array([where[i] for i in frame["id"]], dtype=np.int64)
         weights = frame["training_weight"].to_numpy()
@@ -160,15 +161,10 @@ def choose_again(setting: Setting, *, seed: int) -> Chosen:
     """
     people, config = setting.people, setting.dataset.config
     if config.score.model not in ("probe", "mlp"):
-        return choose(setting.dataset, setting.scored, setting.proxy, pilot_in(people), seed=seed)
+        return choose(people, setting.fitted, setting.scored, pilot_in(people), seed=seed)
     pilot = pilot_rows(people, seed=seed)
     found = cluster(people, fit_score_model(people, pilot, seed=seed), seed=seed)
-    summary = found.summary
-    assigned, distance = assign_rows(
-        people, np.arange(len(people)), found.mapping, summary.centroids, summary.medoids
-    )
-    scored = Scored(assigned, distance, summary.rank, setting.scored.classes)
-    return choose(setting.dataset, scored, found.proxy[assigned], pilot, seed=seed)
+    return choose(people, found.fitted, rows_of(found), pilot, seed=seed)
 
 
 def _everything(people: Population) -> tuple[NDArray[np.float32], NDArray[np.generic]]:

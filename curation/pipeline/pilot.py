@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from curation.encoders import locate_weights
 from curation.models import fit_pilot, fit_text_classifier, load_pilot, load_text_classifier
 from curation.pipeline.dataset import PILOT_MODEL, Dataset, Outcome
-from curation.pipeline.population import Population, permanent_random_numbers, population
+from curation.pipeline.population import Population, population
 from curation.pipeline.tables import write_parquet
 from curation.sampling import sample_size
 from curation.selection import resolve_budget
@@ -56,7 +56,7 @@ def pilot_size(dataset: Dataset, rows: int) -> int:
 def pilot_rows(people: Population, *, seed: int) -> NDArray[np.int64]:
     """Return the pilot: a uniform sample that barely changes when shards arrive."""
     m = pilot_size(people.dataset, len(people))
-    numbers = permanent_random_numbers(people.ids, seed=seed, purpose="pilot")
+    numbers = people.numbers(seed).of("pilot model")
     return np.sort(np.argsort(numbers, kind="stable")[:m])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from curation.pipeline.dataset import EMBEDDINGS, RAW, Dataset
 from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, read_vectors
+from curation.selection import Numbers
+from curation.sources import stored_name
 from curation.store import Artifact, StoreError, digest
 
 MIB = 2**20
@@ -36,6 +37,8 @@ class Population:
         (n,) the rows' ids.
     labels
         (n,) classes as strings, targets as float64, or None.
+    groups
+        (n,) groups as strings where the settings need them, else None.
     repeats
         Rows left out because an earlier shard, or the holdout, has the same id.
     missing
@@ -50,6 +53,7 @@ class Population:
     position: NDArray[np.int64]
     ids: pl.Series
     labels: NDArray[np.generic] | None
+    groups: NDArray[np.str_] | None
     repeats: int
     missing: tuple[str, ...]
     content_hash: str
@@ -63,6 +67,10 @@ class Population:
         if self.dataset.columns.label is None or self.labels is None:
             return ()
         return tuple(str(c) for c in np.unique(self.labels))
+
+    def numbers(self, seed: int) -> Numbers:
+        """Return the rows' permanent random numbers, which depend on id and seed alone."""
+        return Numbers(self.ids.to_numpy().astype(np.str_), seed)
 
     def of_shard(self, shard: str) -> NDArray[np.int64]:
         """Return the rows (indices into the population) of one shard."""
@@ -152,11 +160,14 @@ def _load(
 ) -> Population:
     columns = dataset.columns
     label = columns.label or columns.target
+    group = None
+    if columns.group is not None and dataset.config.selection.by_group:
+        group = stored_name(columns.group, columns=columns)
     frames = []
     for index, shard in enumerate(shards):
         table = pl.read_parquet(
             raw_artifact(dataset, shard).path(ROWS),
-            columns=["id", "split", *filter(None, [label])],
+            columns=["id", "split", *dict.fromkeys(filter(None, [label, group]))],
         )
         frames.append(
             table.with_columns(
@@ -191,17 +202,13 @@ def _load(
         position=rows["_position"].to_numpy(),
         ids=rows["id"],
         labels=labels,
+        groups=None if group is None else _text(rows[group]),
         repeats=len(every) - len(rows),
         missing=missing,
         content_hash=content,
     )
 
 
-def permanent_random_numbers(ids: pl.Series, *, seed: int, purpose: str) -> NDArray[np.float64]:
-    """Return one number in [0, 1) per id that depends on nothing but the id, seed and purpose.
-
-    Rows drawn by the smallest of these stay drawn when others come or go.
-    """
-    prefix = f"{purpose}:{seed}:".encode()
-    raw = b"".join(hashlib.sha256(prefix + i.encode()).digest()[:8] for i in ids.to_list())
-    return np.frombuffer(raw, dtype=">u8").astype(np.float64) / 2.0**64
+def _text(values: pl.Series) -> NDArray[np.str_]:
+    """Return values as text; those that are missing are a group of their own."""
+    return values.cast(pl.String).fill_null("(none)").to_numpy().astype(np.str_)

@@ -154,6 +154,8 @@ def _draw_table(subset: Artifact) -> Table:
     certificate = chosen["certificate"]
     rows = [
         ["Design", chosen["design"]],
+        ["Proxy of the scores not asked for", chosen["proxy"].replace("_", " ")],
+        ["What the pilot rows say of it", chosen["verdict"]],
         ["Pilot rows (uniform)", f"{chosen['pilot_rows']:,}"],
         ["Take-all rows", f"{chosen['take_all_rows']:,}"],
         ["Largest weight", f"{chosen['largest_weight']:,.2f}"],
@@ -165,6 +167,7 @@ def _draw_table(subset: Artifact) -> Table:
             f"of which distance adds {certificate['additive']:,.0f} to the bound",
         ],
         ["Conditional on", certificate["conditional_on"]],
+        ["Rows that violate that, before the draw", _share(certificate["violated_share"])],
         ["Drawn rows that violate that", f"{chosen['estimate']['violated_share']:.1%}"],
         ["Score evaluations to check it", f"{chosen['estimate']['evaluations']:,}"],
     ]
@@ -174,6 +177,10 @@ def _draw_table(subset: Artifact) -> Table:
         headers=["", ""],
         rows=rows,
     )
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1%}"
 
 
 def _stage_table(dataset: Dataset) -> Table:
@@ -219,8 +226,8 @@ def _notes(dataset: Dataset, subset: Artifact, centroids: Artifact) -> list[str]
     notes = [
         "Weights are Horvitz-Thompson weights given the pilot: weighted totals over the subset are "
         "unbiased for totals over all training rows. Pilot rows stand for themselves.",
-        "The certificate holds for independent draws; a systematic draw is usually more precise, "
-        "and its interval comes from successive differences along the draw's order.",
+        "The certificate holds for independent draws; draws that stratify are usually more "
+        "precise, and their intervals come from differences within strata or along the order.",
     ]
     missing = centroids.figures["missing_shards"]
     if missing:

@@ -24,7 +24,8 @@ from curation.pipeline.population import Population, population
 from curation.pipeline.score import Centroids
 from curation.pipeline.tables import SCORES, SUBSET, write_parquet
 from curation.pipeline.views import subset_view
-from curation.selection import Law, draw_order, make_law
+from curation.sampling.shares import allocate, draw_by_group
+from curation.selection import FLAT, Fitted, PerRow, law_of
 from curation.store import Draft, StoreError, digest
 
 OWN_COLUMNS = (
@@ -61,7 +62,11 @@ class Chosen:
     rest
         Indices into the population of the rows that were up for drawing.
     law
-        Their law.
+        (r,) their law.
+    scores
+        (r,) their sensitivity scores.
+    additive
+        ``sum L v`` over them, in units of the score.
     """
 
     rows: NDArray[np.int64]
@@ -71,23 +76,15 @@ class Chosen:
     reason: NDArray[np.str_]
     drawn: sampling.Draw
     rest: NDArray[np.int64]
-    law: Law
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What the draw needs of every row of the population, in its order."""
-
-    cluster: NDArray[np.int32]
-    distance: NDArray[np.float64]
-    rank: NDArray[np.int32]
-    classes: NDArray[np.int64] | None
+    law: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    additive: float
 
 
 def choose(
-    dataset: Dataset,
-    scored: Scored,
-    proxy: NDArray[np.float64],
+    people: Population,
+    fitted: Fitted,
+    scored: PerRow,
     pilot: NDArray[np.int64],
     *,
     seed: int,
@@ -99,31 +96,47 @@ def choose(
 
     Parameters
     ----------
-    dataset
-        Its ``selection`` settings are read.
+    people
+        The n rows; the ``selection`` settings of their data set are read.
+    fitted
+        What was learned: the law's parts.
     scored
-        Clusters and distances of all n rows.
-    proxy
-        (n,) score of each row's medoid.
+        Clusters, distances and proxies of all n rows.
     pilot
         Rows that are in the subset already.
     seed
         Seed of the draw.
     """
-    wanted = dataset.config.selection
-    n = len(proxy)
-    budget = budget_of(dataset, n)
+    wanted = people.dataset.config.selection
+    n = len(people)
+    draws = budget_of(people.dataset, n) - len(pilot)
     rest = np.setdiff1d(np.arange(n), pilot)
-    tilted = wanted.tilt == "classes" and scored.classes is not None
-    law = make_law(
-        proxy[rest],
-        scored.distance[rest],
-        mix=1.0 if wanted.design == "uniform" else wanted.mix,  # the law that rows are drawn by
-        classes=scored.classes[rest] if tilted and scored.classes is not None else None,
+    there = scored[rest]
+    codes, names = _groups(people, rest)
+    law = fitted.law(
+        there,
+        flat=wanted.design in FLAT,  # the certificate is of the law that rows are drawn by
+        tilt=_tilt(people, rest),
     )
-    order = draw_order(scored.cluster[rest], scored.rank, scored.distance[rest])
-    rng = np.random.default_rng([seed, 1])
-    drawn = sampling.draw(wanted.design, law.probability, budget - len(pilot), order=order, rng=rng)
+    if wanted.shared and codes is not None:
+        law = allocate(
+            law,
+            codes,
+            names,
+            draws,
+            shares=None if wanted.shares == "none" else wanted.shares,
+            minimum=wanted.minimum or None,
+        )
+    numbers = people.numbers(seed).of("draw")[rest]
+    how: dict[str, Any] = {
+        "order": fitted.order(there, numbers),
+        "rng": np.random.default_rng([seed, 1]),
+        "numbers": numbers,
+    }
+    if wanted.shared and codes is not None:
+        drawn = draw_by_group(wanted.design, law, codes, draws, **how)
+    else:
+        drawn = sampling.draw(wanted.design, law, draws, **how)
     rows = np.concatenate([pilot, rest[drawn.indices]])
     weight = np.concatenate([np.ones(len(pilot)), drawn.weights])
     is_pilot = np.arange(len(rows)) < len(pilot)
@@ -147,13 +160,31 @@ def choose(
         drawn=drawn,
         rest=rest,
         law=law,
+        scores=fitted.scores(there),
+        additive=fitted.constants.additive(there.distance, there.cluster),
     )
 
 
-def load_scored(
-    people: Population, centroids: Centroids
-) -> tuple[Scored, NDArray[np.float64], str]:
-    """Read all shards' scores; return them, the proxies, and a hash of what was read."""
+def _tilt(people: Population, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return the classes or groups that rare rows are favoured by."""
+    tilt = people.dataset.config.selection.tilt
+    if tilt == "classes" and people.labels is not None:
+        return class_codes(people.labels, people.classes)[rows]
+    return _groups(people, rows)[0] if tilt == "groups" else None
+
+
+def _groups(
+    people: Population, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """Return the group of each row and the groups' names."""
+    if people.groups is None:
+        return None, ()
+    names = tuple(np.unique(people.groups).tolist())
+    return class_codes(people.groups, names)[rows], names
+
+
+def load_scored(people: Population, centroids: Centroids) -> tuple[PerRow, str]:
+    """Read all shards' scores; return them and a hash of what was read."""
     dataset = people.dataset
     frames, hashes = [], []
     for shard in people.shards:
@@ -175,16 +206,10 @@ def load_scored(
             f"data set {dataset.name}: {len(table):,} rows have scores, {len(people):,} are up for "
             "selection; materialize sensitivity_scores of all shards again"
         )
-    classes = None
-    if people.classes and people.labels is not None:
-        classes = class_codes(people.labels, people.classes)
-    scored = Scored(
-        cluster=table["cluster"].to_numpy(),
-        distance=table["distance"].to_numpy(),
-        rank=centroids.table["rank"].to_numpy(),
-        classes=classes,
+    scored = PerRow(
+        table["cluster"].to_numpy(), table["distance"].to_numpy(), table["proxy"].to_numpy()
     )
-    return scored, table["proxy"].to_numpy(), digest(hashes)
+    return scored, digest(hashes)
 
 
 def pilot_in(people: Population) -> NDArray[np.int64]:
@@ -213,13 +238,13 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         upstream={PILOT_MODEL: pilot_model.content_hash},
         remedy="materialize centroids and sensitivity_scores again",
     )
-    scored, proxy, scores_hash = load_scored(people, centroids)
+    scored, scores_hash = load_scored(people, centroids)
     seed = dataset.config.selection.seed
 
     def fill(draft: Draft) -> None:
         pilot = pilot_in(people)
-        chosen = choose(dataset, scored, proxy, pilot, seed=seed)
-        frame = _frame(people, chosen, scored, proxy)
+        chosen = choose(people, centroids.fitted, scored, pilot, seed=seed)
+        frame = _frame(people, chosen, centroids.fitted, scored)
         write_parquet(draft, SUBSET, frame)
         draft.row_count = len(frame)
         draft.figures.update(_figures(people, chosen, centroids))
@@ -250,19 +275,14 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     return outcome, findings
 
 
-def _frame(
-    people: Population, chosen: Chosen, scored: Scored, proxy: NDArray[np.float64]
-) -> pl.DataFrame:
+def _frame(people: Population, chosen: Chosen, fitted: Fitted, scored: PerRow) -> pl.DataFrame:
     own = people.rows(chosen.rows)
-    score = sampling.sensitivity(
-        proxy[chosen.rows], scored.distance[chosen.rows], chosen.law.constant
-    )
     frame = own.with_columns(
         pl.Series("weight", chosen.weight),
         pl.Series("training_weight", chosen.training_weight),
         pl.Series("inclusion_probability", chosen.probability),
         pl.Series("cluster", scored.cluster[chosen.rows]),
-        pl.Series("score", score),
+        pl.Series("score", fitted.scores(scored[chosen.rows])),
         pl.Series("reason", chosen.reason),
     )
     others = [c for c in frame.columns if c not in (*OWN_COLUMNS, "split")]
@@ -272,17 +292,21 @@ def _frame(
 def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[str, object]:
     dataset = people.dataset
     wanted = dataset.config.selection
-    s = int(chosen.drawn.multiplicity.sum())
+    s = budget_of(dataset, len(people)) - int((chosen.reason == "pilot").sum())
     certificate = sampling.certify(
-        chosen.law.scores,
-        chosen.law.probability,
+        chosen.scores,
+        law_of(chosen.drawn, chosen.law, s),
         s,
-        additive=chosen.law.additive,
+        additive=chosen.additive,
         delta=wanted.delta,
+        violated_share=centroids.fitted.violated_share,
     )
     # a-priori standard error of the weights' total, for independent draws by the same law
-    inverse = float(np.sum(1.0 / chosen.law.probability))
+    inverse = float(np.sum(1.0 / chosen.law))
     spread = np.sqrt(max(inverse - float(len(chosen.rest)) ** 2, 0.0) / s)
+    if wanted.design == "poisson" and chosen.drawn.probabilities is not None:
+        pi = chosen.drawn.probabilities  # the number of rows is random as well
+        spread = np.sqrt(float(np.sum((1.0 - pi) / pi)))
     figures: dict[str, object] = {
         "rows": len(people),
         "budget": budget_of(dataset, len(people)),
@@ -296,7 +320,9 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
         "largest_weight": float(chosen.weight.max()),
         "effective_sample_size": sampling.effective_sample_size(chosen.weight),
         "training_effective_sample_size": sampling.effective_sample_size(chosen.training_weight),
-        "constant": chosen.law.constant,
+        "proxy": centroids.fitted.proxy.name,
+        "mix": centroids.fitted.smoothness.mix,
+        "verdict": centroids.fitted.smoothness.verdict,
         "certificate": asdict(certificate),
         "missing_shards": list(people.missing),
         "repeats": people.repeats,
@@ -322,7 +348,7 @@ def _estimate(people: Population, chosen: Chosen) -> dict[str, Any]:
     result: dict[str, Any] = {
         **_known_interval(sampling.estimate_total(values, chosen.drawn, known=known)),
         "evaluations": len(pilot) + len(drawn),
-        "violated_share": float(np.mean(values > chosen.law.scores[chosen.drawn.indices] + 1e-12)),
+        "violated_share": float(np.mean(values > chosen.scores[chosen.drawn.indices] + 1e-12)),
         "truth": None,
     }
     if dataset.config.score.model in ("probe", "mlp"):

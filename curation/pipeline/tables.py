@@ -60,6 +60,21 @@ def read_vectors(path: Path, column: str) -> NDArray[np.float32]:
     return np.concatenate(parts) if parts else np.empty((0, width), dtype=np.float32)
 
 
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write named arrays as safetensors."""
+    from safetensors.numpy import save_file
+
+    save_file(arrays, path)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read named arrays."""
+    from safetensors.numpy import load_file
+
+    found: dict[str, NDArray[Any]] = load_file(path)
+    return found
+
+
 def read_columns(path: Path, columns: list[str]) -> pl.DataFrame:
     """Return plain columns of an Arrow IPC file as a polars frame."""
     with pa.memory_map(str(path)) as source:

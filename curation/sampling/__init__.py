@@ -1,24 +1,61 @@
 """Scores, laws, designs, weights and certificates. Arrays in, arrays out."""
 
+from curation.sampling.calibration import CalibrationError, rake
 from curation.sampling.certificates import Certificate, certify, sample_size
 from curation.sampling.designs import DESIGNS, Draw, draw, inclusion_probabilities
-from curation.sampling.estimators import Estimate, effective_sample_size, estimate_total
+from curation.sampling.estimators import (
+    Estimate,
+    design_effect,
+    effective_sample_size,
+    estimate_calibrated,
+    estimate_difference,
+    estimate_total,
+)
 from curation.sampling.laws import balanced_constant, law, sensitivity
+from curation.sampling.random_numbers import permanent_random_numbers
+from curation.sampling.regression import (
+    REGRESSION_LAWS,
+    excess_risk,
+    leverage_scores,
+    medoid_leverage,
+    regression_baseline,
+    regression_law,
+    regression_scores,
+    ridge_leverage_scores,
+    row_norm_scores,
+    weighted_least_squares,
+)
 from curation.sampling.weights import training_weights
 
 __all__ = [
     "DESIGNS",
+    "REGRESSION_LAWS",
+    "CalibrationError",
     "Certificate",
     "Draw",
     "Estimate",
     "balanced_constant",
     "certify",
+    "design_effect",
     "draw",
     "effective_sample_size",
+    "estimate_calibrated",
+    "estimate_difference",
     "estimate_total",
+    "excess_risk",
     "inclusion_probabilities",
     "law",
+    "leverage_scores",
+    "medoid_leverage",
+    "permanent_random_numbers",
+    "rake",
+    "regression_baseline",
+    "regression_law",
+    "regression_scores",
+    "ridge_leverage_scores",
+    "row_norm_scores",
     "sample_size",
     "sensitivity",
     "training_weights",
+    "weighted_least_squares",
 ]

@@ -31,6 +31,9 @@ class Certificate:
         score.
     conditional_on
         What must hold for the bound to.
+    violated_share
+        Share of the rows on which the score exceeds ``q``, estimated before the draw from rows
+        whose score is known and that the proxy had not seen; None where there are none.
     """
 
     epsilon: float
@@ -39,6 +42,7 @@ class Certificate:
     bound: float
     additive: float
     conditional_on: str = "score <= proxy + L * distance on every row, independent draws"
+    violated_share: float | None = None
 
 
 def sample_size(epsilon: float, delta: float) -> int:
@@ -51,7 +55,15 @@ def sample_size(epsilon: float, delta: float) -> int:
     return math.ceil(math.log(2.0 / delta) / (2.0 * epsilon**2))
 
 
-def certify(scores: Floats, law: Floats, s: int, *, additive: float, delta: float) -> Certificate:
+def certify(
+    scores: Floats,
+    law: Floats,
+    s: int,
+    *,
+    additive: float,
+    delta: float,
+    violated_share: float | None = None,
+) -> Certificate:
     """Return the certificate of s draws.
 
     Parameters
@@ -66,10 +78,14 @@ def certify(scores: Floats, law: Floats, s: int, *, additive: float, delta: floa
         ``sum L v`` over the rows.
     delta
         Error probability.
+    violated_share
+        What is known of the assumption; handed on.
     """
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta must lie in (0, 1), got {delta}")
     epsilon = math.sqrt(math.log(2.0 / delta) / (2.0 * s))
     positive = law > 0.0
     bound = float(np.max(scores[positive] / law[positive]))
-    return Certificate(epsilon, delta, epsilon * bound, bound, additive)
+    return Certificate(
+        epsilon, delta, epsilon * bound, bound, additive, violated_share=violated_share
+    )

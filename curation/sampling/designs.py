@@ -2,78 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from curation.sampling.base import (
+    Design,
+    Draw,
+    Floats,
+    Rows,
+    check_size,
+    inclusion_probabilities,
+    own_numbers,
+    without_replacement,
+)
+from curation.sampling.stratified import coordinated, stratified, stratified_uniform
 
-
-@dataclass(frozen=True)
-class Draw:
-    """Rows drawn, their weights, and what is needed to estimate with them.
-
-    Attributes
-    ----------
-    indices
-        (m,) int64 distinct rows, in the order of the design (take-all rows first).
-    weights
-        (m,) float64 weights that make a weighted total unbiased: ``1 / pi`` without replacement,
-        ``multiplicity / (s p)`` with replacement. Never rescaled.
-    inclusion_probability
-        (m,) float64 probability, in (0, 1], that the row is in the sample.
-    take_all
-        (m,) bool: rows that are in every sample.
-    multiplicity
-        (m,) int64 times the row was drawn (1 except with replacement).
-    design
-        The design's name.
-    """
-
-    indices: Rows
-    weights: Floats
-    inclusion_probability: Floats
-    take_all: NDArray[np.bool_]
-    multiplicity: NDArray[np.int64]
-    design: str
+__all__ = [
+    "DESIGNS",
+    "Design",
+    "Draw",
+    "draw",
+    "iid",
+    "inclusion_probabilities",
+    "poisson",
+    "systematic",
+    "uniform",
+]
 
 
-def inclusion_probabilities(law: Floats, s: int) -> Floats:
-    """Return inclusion probabilities proportional to the law that sum to s, none above 1.
-
-    Rows that would exceed 1 become certain, and the rest share what is left; repeated until none
-    exceeds 1 (methods.md, section 6).
-
-    Raises
-    ------
-    ValueError
-        If s is not in 1..n, or fewer than s rows have a positive probability.
-    """
-    n = len(law)
-    _check_size(n, s)
-    positive = int((law > 0.0).sum())
-    if positive < s:
-        raise ValueError(f"{s} rows are to be drawn, but only {positive} have a positive score")
-    certain = np.zeros(n, dtype=bool)
-    while True:
-        left = s - int(certain.sum())
-        rest = law[~certain].sum()
-        pi = np.where(certain, 1.0, left * law / rest if rest > 0.0 else 0.0)
-        above = (pi >= 1.0 - 1e-12) & ~certain  # rounding must not leave a certain row to chance
-        if not above.any():
-            return np.where(certain, 1.0, pi)
-        certain |= above
-
-
-def systematic(law: Floats, s: int, order: Rows, rng: np.random.Generator) -> Draw:
+def systematic(
+    law: Floats, s: int, order: Rows, rng: np.random.Generator, numbers: Floats | None = None
+) -> Draw:
     """Ordered systematic sampling with probabilities proportional to the law.
 
     The rows are laid in `order` on a line, each as long as its inclusion probability, and a comb of
     step 1 with a random start takes the rows it hits: neighbours in the order share a draw, which
-    stratifies by it. Exactly s rows, unbiased Horvitz-Thompson weights.
+    stratifies by it. Exactly s rows, unbiased Horvitz-Thompson weights. `numbers` are not used.
     """
     pi = inclusion_probabilities(law, s)
     certain = np.flatnonzero(pi >= 1.0)
@@ -85,47 +48,86 @@ def systematic(law: Floats, s: int, order: Rows, rng: np.random.Generator) -> Dr
         edges *= left / edges[-1]  # rounding must not cost or add a row
         hits = np.searchsorted(edges, rng.random() + np.arange(left), side="right")
         drawn = line[np.minimum(hits, len(line) - 1)]
-    return _without_replacement(pi, certain, drawn, "systematic")
+    return without_replacement(pi, certain, drawn, "systematic")
 
 
-def iid(law: Floats, s: int, order: Rows, rng: np.random.Generator) -> Draw:
+def iid(
+    law: Floats, s: int, order: Rows, rng: np.random.Generator, numbers: Floats | None = None
+) -> Draw:
     """Independent draws with replacement: the published algorithm (arXiv 2402.17327).
 
     A row drawn m times has weight ``m / (s p)``; it is in the sample with probability
-    ``1 - (1 - p)^s``. `order` is not used.
+    ``1 - (1 - p)^s``. The line that is drawn from follows `order`, so that the rows drawn do not
+    depend on where they stand. `numbers` are not used.
     """
-    _check_size(len(law), s)
-    edges = np.cumsum(law)
-    rows = np.searchsorted(edges, rng.random(s) * edges[-1], side="right")
-    indices, multiplicity = np.unique(np.minimum(rows, len(law) - 1), return_counts=True)
-    p = law[indices] / edges[-1]
+    check_size(len(law), s)
+    edges = np.cumsum(law[order])
+    places = np.searchsorted(edges, rng.random(s) * edges[-1], side="right")
+    rows = order[np.minimum(places, len(law) - 1)]
+    indices, multiplicity = np.unique(rows, return_counts=True)
+    p = law / edges[-1]
+    probabilities = -np.expm1(s * np.log1p(-np.minimum(p, 1.0 - 1e-16)))
     return Draw(
         indices=indices.astype(np.int64),
-        weights=multiplicity / (s * p),
-        inclusion_probability=-np.expm1(s * np.log1p(-np.minimum(p, 1.0 - 1e-16))),
+        weights=multiplicity / (s * p[indices]),
+        inclusion_probability=probabilities[indices],
+        probabilities=probabilities,
         take_all=np.zeros(len(indices), dtype=bool),
         multiplicity=multiplicity.astype(np.int64),
         design="iid",
     )
 
 
-def uniform(law: Floats, s: int, order: Rows, rng: np.random.Generator) -> Draw:
-    """Simple random sampling without replacement: the baseline. The law is not used."""
+def uniform(
+    law: Floats, s: int, order: Rows, rng: np.random.Generator, numbers: Floats | None = None
+) -> Draw:
+    """Simple random sampling without replacement: the baseline. The law is not used.
+
+    The s rows with the smallest numbers; `order` settles ties only.
+    """
     n = len(law)
-    _check_size(n, s)
-    drawn = np.sort(rng.choice(n, size=s, replace=False))
+    check_size(n, s)
+    own = own_numbers(numbers, n, rng)
+    drawn = np.sort(order[np.argsort(own[order], kind="stable")[:s]])
     pi = np.full(n, s / n)
-    certain = np.empty(0, dtype=np.int64) if s < n else drawn
-    return _without_replacement(pi, certain, drawn if s < n else certain[:0], "uniform")
+    certain = drawn[:0] if s < n else drawn
+    return without_replacement(pi, certain, drawn if s < n else drawn[:0], "uniform")
 
 
-Design = Callable[[Floats, int, Rows, np.random.Generator], Draw]
+def poisson(
+    law: Floats, s: int, order: Rows, rng: np.random.Generator, numbers: Floats | None = None
+) -> Draw:
+    """Every row on its own: drawn if its number is below its inclusion probability.
 
-DESIGNS: dict[str, Design] = {"systematic": systematic, "iid": iid, "uniform": uniform}
+    No row depends on another, so rows can be decided on as they stream by. The price is a random
+    size, s on average: it adds to the error of every total, and the sample can be empty.
+    """
+    pi = inclusion_probabilities(law, s)
+    own = own_numbers(numbers, len(pi), rng)
+    walk = pi[order]
+    drawn = order[(own[order] < walk) & (walk < 1.0)]
+    return without_replacement(pi, np.flatnonzero(pi >= 1.0), drawn, "poisson")
+
+
+DESIGNS: dict[str, Design] = {
+    "coordinated": coordinated,
+    "iid": iid,
+    "poisson": poisson,
+    "stratified": stratified,
+    "stratified_uniform": stratified_uniform,
+    "systematic": systematic,
+    "uniform": uniform,
+}
 
 
 def draw(
-    design: str, law: Floats, s: int, *, order: Rows | None = None, rng: np.random.Generator
+    design: str,
+    law: Floats,
+    s: int,
+    *,
+    order: Rows | None = None,
+    rng: np.random.Generator,
+    numbers: Floats | None = None,
 ) -> Draw:
     """Draw s rows by the named design.
 
@@ -136,36 +138,36 @@ def draw(
     law
         (n,) float64 probabilities per draw.
     s
-        Number of draws, 1..n.
+        Number of draws, 1..n; of ``poisson`` the expected number.
     order
         (n,) permutation of the rows that ordered designs walk along; left out, 0..n-1.
     rng
-        Source of every random choice.
+        Source of every random choice that `numbers` leaves open.
+    numbers
+        (n,) permanent random numbers in (0, 1), one per row: with the same ones, ``coordinated``,
+        ``stratified``, ``stratified_uniform``, ``poisson`` and ``uniform`` choose nearly the same
+        rows after rows were added or removed. ``iid`` and ``systematic`` don't use them. Left out,
+        they are drawn from rng.
 
     Raises
     ------
     ValueError
-        If the design is unknown or s is not in 1..n.
+        If the design is unknown, s is not in 1..n, or a number is not strictly inside (0, 1).
     """
     if design not in DESIGNS:
         raise ValueError(f"unknown design {design!r}; known: {', '.join(sorted(DESIGNS))}")
     line = np.arange(len(law), dtype=np.int64) if order is None else order
-    return DESIGNS[design](law, s, line, rng)
+    if numbers is not None:
+        numbers = _checked(numbers, len(law))
+    return DESIGNS[design](law, s, line, rng, numbers)
 
 
-def _without_replacement(pi: Floats, certain: Rows, drawn: Rows, design: str) -> Draw:
-    indices = np.concatenate([certain, drawn]).astype(np.int64)
-    chosen = pi[indices]
-    return Draw(
-        indices=indices,
-        weights=1.0 / chosen,
-        inclusion_probability=chosen,
-        take_all=np.arange(len(indices)) < len(certain),
-        multiplicity=np.ones(len(indices), dtype=np.int64),
-        design=design,
-    )
-
-
-def _check_size(n: int, s: int) -> None:
-    if not 1 <= s <= n:
-        raise ValueError(f"the number of draws must be between 1 and {n} (the rows), got {s}")
+def _checked(numbers: Floats, n: int) -> Floats:
+    numbers = np.asarray(numbers, dtype=np.float64)
+    if numbers.shape != (n,):
+        raise ValueError(f"expected {n} random numbers, one per row, got shape {numbers.shape}")
+    wrong = ~((numbers > 0.0) & (numbers < 1.0))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"random number of row {row} is {numbers[row]}: it must lie in (0, 1)")
+    return numbers

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from curation.clustering import (
     GradientSketch,
     LabelScale,
+    Summariser,
     append_labels,
     assign,
     fit_centroids,
+    squared_distance,
     summarise,
 )
 
@@ -117,3 +123,189 @@ def test_sketch_keeps_inner_products_of_gradients(rng):
     error = np.std(inner, axis=0, ddof=1) / 20
     expected = np.array([full[0] @ full[1], full[0] @ full[0]])
     assert np.all(np.abs(np.mean(inner, axis=0) - expected) <= 4 * error)
+
+
+def nearest(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """The first of the nearest centroids, in float64."""
+    wide = centroids.astype(np.float64)
+    distance = np.stack([((points.astype(np.float64) - c) ** 2).sum(axis=1) for c in wide], axis=1)
+    return distance.argmin(axis=1)
+
+
+def in_blocks(points: np.ndarray, centroids: np.ndarray, size: int) -> np.ndarray:
+    parts = [assign(points[i : i + size], centroids)[0] for i in range(0, len(points), size)]
+    return np.concatenate(parts)
+
+
+def exact_ties(rng):
+    """Points on a grid, centroids on its corners and in between: most distances are tied."""
+    points = rng.integers(0, 5, size=(700, 3)).astype(np.float32)
+    centroids = np.stack(np.meshgrid(*[[0, 2, 4]] * 3), axis=-1).reshape(-1, 3)
+    return points, rng.permutation(centroids).astype(np.float32)
+
+
+def many_ties(rng):
+    """The origin, and 200 centroids that are all equally far from it."""
+    centroids = np.vstack([np.eye(100), -np.eye(100)]) * 3
+    return np.zeros((50, 100), dtype=np.float32), centroids.astype(np.float32)
+
+
+def near_ties(rng):
+    """Points halfway between two centroids, give or take what float32 can barely tell."""
+    centroids = rng.normal(size=(30, 16)).astype(np.float32)
+    one, two = rng.integers(0, 30, size=(2, 700))
+    middle = (centroids[one] + centroids[two]) / 2
+    return (middle * (1 + 1e-7 * rng.normal(size=(700, 1)))).astype(np.float32), centroids
+
+
+def many_near_ties(rng):
+    """Points close to the centre of a sphere that 60 centroids lie on."""
+    centroids = rng.normal(size=(60, 16))
+    centroids /= np.linalg.norm(centroids, axis=1)[:, None]
+    return (rng.normal(size=(400, 16)) * 1e-8).astype(np.float32), centroids.astype(np.float32)
+
+
+def far_from_the_origin(rng):
+    """Embeddings with a large common part, as those of many models have."""
+    points = (rng.normal(size=(3000, 64)) + 1000.0).astype(np.float32)
+    return points, points[:300] + np.float32(0.25)
+
+
+@pytest.mark.parametrize(
+    "case", [exact_ties, many_ties, near_ties, many_near_ties, far_from_the_origin]
+)
+def test_assignment_is_exact_for_any_block(rng, case):
+    """The nearest centroid and the first of equal ones, one row at a time or all at once."""
+    points, centroids = case(rng)
+    expected = nearest(points, centroids)
+    for size in (1, 3, 19, 20, 64, len(points)) if len(points) < 1000 else (300, len(points)):
+        found = in_blocks(points, centroids, size)
+        assert (found != expected).sum() == 0
+
+
+THREADS = """
+import os, sys
+import numpy as np
+from curation.threads import set_defaults
+set_defaults()
+from curation.clustering import assign, fit_centroids
+rng = np.random.default_rng(0)
+grid = rng.integers(0, 4, size=(6000, 4)).astype(np.float32)
+cloud = rng.normal(size=(6000, 24)).astype(np.float32)
+for points in (grid, cloud):
+    centroids = fit_centroids(points, 40, seed=3)
+    cluster, distance = assign(points, centroids)
+    sys.stdout.write(f"{centroids.tobytes().hex()} {cluster.tobytes().hex()} ")
+    sys.stdout.write(f"{distance.tobytes().hex()} ")
+"""
+
+
+def test_centroids_and_assignments_do_not_depend_on_the_threads():
+    """To the last bit, on one thread and on two."""
+    told = []
+    for threads in ("1", "2"):
+        environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+        found = subprocess.run(
+            [sys.executable, "-c", THREADS],
+            env={**environment, "CURATION_THREADS": threads},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        told.append(found.stdout)
+    assert told[0] == told[1]
+    assert len(told[0]) > 6000
+
+
+def test_distances_are_exact(points):
+    """Squared distances in float64, also of float32 points that nearly coincide."""
+    one = np.full((2, 3), 1e4, dtype=np.float32)
+    two = one.copy()
+    two[1, 0] = np.nextafter(np.float32(1e4), np.float32(2e4))
+    assert squared_distance(one, two).tolist() == [0.0, float(two[1, 0] - 1e4) ** 2]
+    centroids = fit_centroids(points, 9, seed=0)
+    cluster, distance = assign(points, centroids)
+    exact = ((points.astype(np.float64) - centroids[cluster]) ** 2).sum(axis=1)
+    assert distance == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("k", [3, 10, 40])
+def test_no_centroid_comes_twice(rng, k):
+    """Three distinct points, forty copies of each."""
+    points = np.repeat(rng.normal(size=(3, 4)), 40, axis=0).astype(np.float32)
+    centroids = fit_centroids(points, k, seed=1)
+    assert len(np.unique(centroids, axis=0)) == len(centroids) <= k
+    _, distance = assign(points, centroids)
+    assert distance == pytest.approx(np.zeros(120), abs=1e-9)
+
+
+def test_finite_points_that_are_too_large_are_refused():
+    """Their squares overflow float32; the process must not be torn down with the notebook."""
+    code = (
+        "import numpy as np; from curation.clustering import fit_centroids\n"
+        "points = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) * 1e20\n"
+        "try:\n    fit_centroids(points, 3)\n"
+        "except ValueError as error:\n    print('refused:', error)\n"
+        "else:\n    print('fitted')\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-500:]
+    assert found.stdout.startswith(("refused:", "fitted"))
+
+
+def test_equally_near_members_are_told_apart_by_their_numbers(rng):
+    """Four members at the same distance from the centroid, in every order of rows and blocks."""
+    points = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [5, 5]], dtype=np.float32)
+    numbers = np.array([0.7, 0.3, 0.2, 0.9, 0.1])
+    centroids = np.array([[0, 0], [5, 4]], dtype=np.float32)
+    for _ in range(10):
+        order = rng.permutation(5)
+        for size in (1, 2, 5):
+            found = Summariser(centroids)
+            for i in range(0, 5, size):
+                part = order[i : i + size]
+                found.add(points[part], numbers[part])
+            summary = found.finish()
+            assert order[summary.medoid_rows].tolist() == [2, 4]
+            assert summary.medoids.tolist() == [[0, 1], [5, 5]]
+    # without numbers, the one that comes first
+    assert summarise([points[:2], points[2:]], centroids).medoid_rows.tolist() == [0, 4]
+
+
+def test_a_nearer_member_is_the_medoid_whatever_its_number():
+    points = np.array([[2, 0], [1, 0], [-2, 0]], dtype=np.float32)
+    for numbers in ([0.1, 0.9, 0.2], [0.9, 0.1, 0.2]):
+        found = Summariser(np.zeros((1, 2), dtype=np.float32))
+        for i in range(3):
+            found.add(points[i : i + 1], np.array(numbers[i : i + 1]))
+        assert found.finish().medoid_rows.tolist() == [1]
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_costs_of_copies_are_zero(rng, offset):
+    """Every point is its cluster's medoid or a copy of it, also far from the origin.
+
+    Rounding would differ with the blocks, and what is divided by it would be anything.
+    """
+    base = (rng.normal(size=(6, 5)) * 10 + offset).astype(np.float32)
+    points = base[rng.integers(0, 6, 300)]
+    for size in (1, 50, 300):
+        summary = summarise([points[i : i + size] for i in range(0, 300, size)], base)
+        assert summary.medoid_cost.tolist() == [0.0] * 6
+
+
+def test_kept_says_which_centroids_have_members(rng):
+    """Five centroids, of which two are nobody's nearest."""
+    points = np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], 4, axis=0).astype(np.float32)
+    centroids = np.array([[50, 50], [0, 0], [9, 1], [90, 9], [1, 9]], dtype=np.float32)
+    summary = summarise([points], centroids)
+    assert summary.kept.tolist() == [1, 2, 4]
+    assert summary.sizes.tolist() == [4, 4, 4]
+    assert np.array_equal(summary.centroids, centroids[[1, 2, 4]])
+    assert summary.k == 3
+
+
+def test_clusters_that_are_close_in_rank_are_close_in_space(rng):
+    """Along a line, the rank is the place on it, in one direction or the other."""
+    line = rng.permutation(20).astype(np.float32)
+    medoids = np.stack([line, np.zeros(20), np.zeros(20)], axis=1).astype(np.float32)
+    rank = summarise([medoids], medoids).rank
+    assert rank.tolist() in (line.astype(int).tolist(), (19 - line).astype(int).tolist())

@@ -10,7 +10,7 @@ from helpers import events_of, materialize_range, vector_config, vectors
 
 from curation.pipeline.automation import register
 from curation.pipeline.component import dataset_definitions
-from curation.pipeline.dataset import ASSETS, PER_SHARD, Dataset
+from curation.pipeline.dataset import ASSETS, CODE_VERSIONS, PER_SHARD, Dataset
 from curation.pipeline.local import run
 from curation.pipeline.population import population
 from curation.store import StoreError
@@ -36,7 +36,8 @@ def test_everything_is_made_and_adds_up(clouds, instance):
     drawn = subset.filter(pl.col("reason") == "drawn")
     assert (drawn["weight"] * drawn["inclusion_probability"]).to_numpy() == pytest.approx(1.0)
     figures = clouds.store.need(clouds.at("selected_subset")).figures
-    assert abs(subset["weight"].sum() - len(people)) <= 5 * figures["weight_standard_error"]
+    off = abs(subset["weight"].sum() - len(people))
+    assert off <= 5 * figures["weight_standard_error"] + 1e-6
     # the row a subset names is the row of the source
     one = subset.row(50, named=True)
     source = pl.read_parquet(clouds.root / "source" / f"{one['shard']}.parquet")
@@ -70,7 +71,7 @@ def test_data_versions_are_content_hashes_of_each_shard(clouds, instance):
             event = events_of(instance, clouds, asset, shard)[0]
             artifact = clouds.store.need(clouds.at(asset, shard))
             assert event.tags["dagster/data_version"] == artifact.content_hash
-            assert event.tags["dagster/code_version"] == "1"
+            assert event.tags["dagster/code_version"] == CODE_VERSIONS[asset]
     versions = {
         events_of(instance, clouds, "raw", f"day-{i}")[0].tags["dagster/data_version"]
         for i in range(4)
@@ -234,6 +235,14 @@ def test_same_settings_same_subset_in_another_store(folder, tmp_path, instance):
         },
         {"selection": {"fraction": 0.2, "design": "iid"}},
         {"selection": {"budget": 50, "design": "uniform"}},
+        {
+            "score": {"proxy": "low_rank", "constants": "quantile"},
+            "selection": {"budget": 80, "design": "stratified"},
+        },
+        {
+            "score": {"proxy": "regression", "constants": "conformal"},
+            "selection": {"budget": 80, "design": "poisson", "mix": 0.2},
+        },
         {"selection": {"epsilon": 0.15, "delta": 0.1}},
         {"selection": {"budget": 80, "tilt": "classes", "weight_exponent": 0.5}},
         {"holdout": {"shards": ["day-3"]}},
@@ -248,6 +257,26 @@ def test_every_choice_runs(folder, tmp_path, instance, changes):
     dataset = Dataset(vector_config(folder, **settings), Store(tmp_path / "store"), tmp_path)
     result = run(dataset, instance)
     assert result.success, [a.error for a in result.assets if a.error]
+
+
+def test_groups_have_their_shares_of_the_drawn_rows(folder, tmp_path, instance):
+    """80 rows are drawn beside the pilot's 20: half for the rarest class, ten at least of each."""
+    from curation.store import Store
+
+    columns = {"id": "key", "input": "vector", "label": "label", "group": "label"}
+    selection = {"budget": 100, "shares": {"class 3": 0.25}, "minimum": 10}
+    config = vector_config(folder, columns=columns, selection=selection)
+    dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
+    result = run(dataset, instance)
+    assert result.success, [a.error for a in result.assets if a.error]
+    subset = pl.read_parquet(
+        dataset.store.need(dataset.at("selected_subset")).path("subset.parquet")
+    )
+    drawn = subset.filter(pl.col("reason") != "pilot")["label"].value_counts()
+    counts = dict(zip(drawn["label"], drawn["count"], strict=True))
+    assert counts["class 3"] == 20
+    assert min(counts.values()) >= 10
+    assert sum(counts.values()) == 80
 
 
 def test_a_score_column_needs_no_pilot(folder, tmp_path, instance):
@@ -332,8 +361,9 @@ def test_first_seed_of_the_evaluation_is_the_published_subset(clouds, instance):
     from curation.pipeline.subset import load_scored
 
     people = population(clouds)
-    scored, proxy, _ = load_scored(people, Centroids.load(clouds))
-    setting = Setting(people, population(clouds, split="holdout"), scored, proxy)
+    centroids = Centroids.load(clouds)
+    scored, _ = load_scored(people, centroids)
+    setting = Setting(people, population(clouds, split="holdout"), centroids.fitted, scored)
     again = choose_again(setting, seed=0)
     subset = pl.read_parquet(clouds.store.need(clouds.at("selected_subset")).path("subset.parquet"))
     assert people.ids[again.rows].to_list() == subset["id"].to_list()

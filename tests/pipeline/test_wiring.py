@@ -20,16 +20,17 @@ from curation.pipeline.subset import choose, load_scored, make_selected_subset, 
 from curation.pipeline.tables import read_columns, read_vectors
 from curation.store import Store, StoreError
 
+PUBLISHED = {
+    "clusters": {"k": 20, "space": "embedding"},
+    "score": {"proxy": "cluster", "constants": "balanced"},
+}
 SETTINGS = {
-    "plain": {"clusters": {"k": 20, "space": "embedding"}, "selection": {"budget": 100}},
+    "plain": {**PUBLISHED, "selection": {"budget": 100, "mix": 0.1}},
     "tilted": {
-        "clusters": {"k": 20, "space": "embedding"},
+        **PUBLISHED,
         "selection": {"budget": 100, "mix": 0.3, "tilt": "classes", "weight_exponent": 0.5},
     },
-    "iid": {
-        "clusters": {"k": 20, "space": "embedding"},
-        "selection": {"budget": 100, "design": "iid"},
-    },
+    "iid": {**PUBLISHED, "selection": {"budget": 100, "design": "iid", "mix": 0.1}},
 }
 
 
@@ -87,13 +88,14 @@ def test_scores_are_those_of_the_nearest_centroids_medoid(made):
 def test_probabilities_follow_the_configured_law(made):
     """Inclusion probabilities, weights and training weights from the definitions."""
     people, wanted = population(made), made.config.selection
-    scored, proxy, _ = load_scored(people, Centroids.load(made))
+    scored, _ = load_scored(people, Centroids.load(made))
     subset = subset_of(made)
     where = {i: n for n, i in enumerate(people.ids.to_list())}
     rows = np.array([where[i] for i in subset["id"]])
     is_pilot = (subset["reason"] == "pilot").to_numpy()
     rest = np.setdiff1d(np.arange(len(people)), rows[is_pilot])
-    q = proxy[rest] + proxy[rest].mean() / scored.distance[rest].mean() * scored.distance[rest]
+    constant = scored.proxy.mean() / scored.distance.mean()
+    q = scored.proxy[rest] + constant * scored.distance[rest]
     base = q / q.sum()
     if wanted.tilt == "classes":
         _, code, count = np.unique(people.labels[rest], return_inverse=True, return_counts=True)
@@ -135,9 +137,10 @@ def test_estimate_and_certificate_are_those_of_the_subset(made):
 def test_the_draw_depends_on_its_seed_and_the_pilot_is_uniform(clouds, instance):
     run(clouds, instance)
     people = population(clouds)
-    scored, proxy, _ = load_scored(people, Centroids.load(clouds))
+    centroids = Centroids.load(clouds)
+    scored, _ = load_scored(people, centroids)
     pilot = pilot_in(people)
-    one, two = (choose(clouds, scored, proxy, pilot, seed=s).rows for s in (1, 2))
+    one, two = (choose(people, centroids.fitted, scored, pilot, seed=s).rows for s in (1, 2))
     assert not np.array_equal(one, two)
     hits = np.zeros(len(people))
     for seed in range(600):

@@ -1,0 +1,261 @@
+"""Proxies: an estimate of every row's score from the few that were asked for.
+
+All are valid. With known inclusion probabilities a weighted total is unbiased for any proxy; a good
+one makes it precise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.threads import count
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
+FOLDS = 5
+FEW, MANY = 4, 10
+RIDGES = np.array([1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0])  # of the mean squared singular value
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows a proxy is asked about.
+
+    Attributes
+    ----------
+    points
+        (m, d) float32 in the space that was clustered.
+    cluster
+        (m,) int32.
+    covariates
+        (m, p) float64 >= 0: what else is known of each row; p may be 0.
+    """
+
+    points: Vectors
+    cluster: NDArray[np.int32]
+    covariates: Floats
+
+
+@dataclass(frozen=True)
+class Queried:
+    """Rows whose score was asked for.
+
+    Attributes
+    ----------
+    block
+        The rows, (q,).
+    scores
+        (q,) float64 >= 0.
+    medoid
+        (q,) bool: the medoids, one for each cluster; the others are the pilot's rows.
+    """
+
+    block: Block
+    scores: Floats
+    medoid: NDArray[np.bool_]
+
+
+class Proxy(Protocol):
+    """An estimate of scores."""
+
+    @property
+    def name(self) -> str:
+        """The key in ``PROXIES``."""
+        ...
+
+    @property
+    def held_out(self) -> Floats:
+        """(q,) what is predicted for each queried row without its own score.
+
+        NaN for the medoids where the proxy is nothing but their scores.
+        """
+        ...
+
+    def predict(self, block: Block) -> Floats:
+        """Return (m,) float64 estimates >= 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClusterProxy:
+    """A row's score is that of its medoid (arXiv 2402.17327)."""
+
+    scores: Floats  # (k,)
+    held_out: Floats
+    name: str = "cluster"
+
+    @classmethod
+    def fit(cls, known: Queried) -> ClusterProxy:
+        """Fit on queried rows, of which the medoids are used."""
+        scores = medoid_scores(known)
+        return cls(scores, np.where(known.medoid, np.nan, scores[known.block.cluster]))
+
+    def predict(self, block: Block) -> Floats:
+        """Return each row's medoid's score."""
+        return self.scores[block.cluster]
+
+
+@dataclass(frozen=True)
+class LowRankProxy:
+    """Scores as a combination of the landmarks' (the medoids'), in the space they span.
+
+    After arXiv 2606.16045: a row is written as a combination of landmarks, its score is the same
+    combination of theirs, and what the landmarks can't span adds ``lambda |residual|^2``, with
+    lambda balanced so that both parts have the same mean. A ridge, the best of a few by the
+    landmarks left out one at a time, keeps the coefficients of nearly dependent ones small.
+    Negative combinations are cut at zero.
+    """
+
+    centre: Vectors
+    basis: Floats  # (d, r) orthonormal
+    slope: Floats  # (r,)
+    intercept: float
+    penalty: float
+    held_out: Floats
+    name: str = "low_rank"
+
+    @classmethod
+    def fit(cls, known: Queried) -> LowRankProxy:
+        """Fit on queried rows, of which the medoids are used."""
+        landmarks, scores = known.block.points[known.medoid], known.scores[known.medoid]
+        centre = landmarks.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centred = (landmarks - centre).astype(np.float64)
+        left, singular, right = np.linalg.svd(centred, full_matrices=False)
+        kept = singular > 1e-6 * max(float(singular[0]), 1e-12)
+        left, singular, right = left[:, kept], singular[kept], right[kept]
+        mean = float(scores.mean())
+        ridge = _best_ridge(left, singular, scores - mean)
+        slope = singular / (singular**2 + ridge) * (left.T @ (scores - mean))
+        half = cls(centre, right.T, slope, mean, 0.0, np.empty(0))
+        combined, left_over = half._parts(known.block.points)
+        spread = float(left_over.mean())
+        flat = spread <= 1e-9 * max(float((centred**2).sum(axis=1).mean()), 1e-12)
+        penalty = 0.0 if flat else float(combined.mean()) / spread
+        held_out = np.where(known.medoid, np.nan, combined + penalty * left_over)
+        return cls(centre, right.T, slope, mean, penalty, held_out)
+
+    def predict(self, block: Block) -> Floats:
+        """Return each row's combination of the landmarks' scores."""
+        combined, left_over = self._parts(block.points)
+        return combined + self.penalty * left_over
+
+    def _parts(self, points: Vectors) -> tuple[Floats, Floats]:
+        centred = (points - self.centre).astype(np.float64)
+        inside = centred @ self.basis
+        combined = np.maximum(self.intercept + inside @ self.slope, 0.0)
+        total = np.einsum("ij,ij->i", centred, centred)
+        return combined, np.maximum(total - np.einsum("ij,ij->i", inside, inside), 0.0)
+
+
+@dataclass(frozen=True)
+class RegressionProxy:
+    """Non-negative regression of the queried scores on neighbours' scores and covariates.
+
+    The columns are a constant, the mean score of the 4 and of the 10 nearest queried rows, and
+    the covariates; the coefficients are found by non-negative least squares with weights that aim
+    at relative errors. A queried row is never its own neighbour, and `held_out` comes from
+    coefficients of other folds, so that no row predicts itself.
+    """
+
+    points: Vectors
+    scores: Floats
+    coefficients: Floats
+    held_out: Floats
+    name: str = "regression"
+
+    @classmethod
+    def fit(cls, known: Queried) -> RegressionProxy:
+        """Fit on all queried rows."""
+        points, scores = np.ascontiguousarray(known.block.points), known.scores
+        near = _neighbour_means(points, scores, points, itself=True)
+        columns = np.hstack([np.ones((len(scores), 1)), near, known.block.covariates])
+        held_out = np.empty(len(scores))
+        fold = np.arange(len(scores)) % FOLDS
+        for one in range(FOLDS):
+            out = fold == one
+            if out.any():
+                rest = scores[~out] if (~out).any() else scores
+                chosen = columns[~out] if (~out).any() else columns
+                held_out[out] = columns[out] @ relative_least_squares(chosen, rest)
+        return cls(points, scores, relative_least_squares(columns, scores), held_out)
+
+    def predict(self, block: Block) -> Floats:
+        """Return the fitted combination of neighbours' scores and covariates."""
+        near = _neighbour_means(block.points, self.scores, self.points, itself=False)
+        return (
+            self.coefficients[0]
+            + near @ self.coefficients[1:3]
+            + block.covariates @ self.coefficients[3:]
+        )
+
+
+PROXIES: dict[str, type[ClusterProxy] | type[LowRankProxy] | type[RegressionProxy]] = {
+    "cluster": ClusterProxy,
+    "low_rank": LowRankProxy,
+    "regression": RegressionProxy,
+}
+
+
+def medoid_scores(known: Queried) -> Floats:
+    """Return (k,) the score of each cluster's medoid."""
+    scores = np.zeros(int(known.block.cluster.max()) + 1)
+    scores[known.block.cluster[known.medoid]] = known.scores[known.medoid]
+    return scores
+
+
+def _best_ridge(left: Floats, singular: Floats, centred: Floats) -> float:
+    """Return the ridge with the smallest squared error over rows left out one at a time."""
+    if not len(singular):
+        return 1.0
+    errors = []
+    candidates = RIDGES * float((singular**2).mean())
+    for ridge in candidates:
+        share = singular**2 / (singular**2 + ridge)
+        own = 1.0 / len(centred) + np.square(left) @ share
+        residual = centred - left @ (share * (left.T @ centred))
+        errors.append(float(np.square(residual / np.maximum(1.0 - own, 1e-6)).sum()))
+    return float(candidates[int(np.argmin(errors))])
+
+
+def relative_least_squares(columns: Floats, scores: Floats) -> Floats:
+    """Return (p,) coefficients >= 0 that minimise errors relative to the prediction.
+
+    Three rounds of non-negative least squares; each row is weighted by the inverse of its
+    prediction, kept away from 0 by a share of the mean score. Losses are spread over orders of
+    magnitude, and plain least squares would fit the largest alone.
+    """
+    from scipy.optimize import nnls
+
+    floor = 0.3 * float(scores.mean())
+    if floor <= 0.0:
+        return np.zeros(columns.shape[1])
+    size = np.maximum(columns.mean(axis=0), 1e-12)
+    scaled = columns / size
+    weight = np.ones(len(scores))
+    for _ in range(3):
+        found, _ = nnls(scaled * weight[:, None], scores * weight)
+        weight = 1.0 / np.hypot(scaled @ found, floor)
+    return found / size
+
+
+def _neighbour_means(points: Vectors, scores: Floats, others: Vectors, *, itself: bool) -> Floats:
+    """Mean score of the 4 and of the 10 nearest of `others`, (m, 2)."""
+    import faiss
+
+    faiss.omp_set_num_threads(count())
+    index = faiss.IndexFlatL2(others.shape[1])
+    index.add(others)
+    wanted = min(MANY + itself, len(others))
+    _, found = index.search(np.ascontiguousarray(points), wanted)
+    if itself and wanted > 1:
+        # the row itself need not come first: drop it where it is, else the last
+        own = found == np.arange(len(points))[:, None]
+        own[:, -1] |= ~own.any(axis=1)
+        found = found[~own].reshape(len(points), wanted - 1)
+    values = scores[found]
+    return np.stack([values[:, :FEW].mean(axis=1), values.mean(axis=1)], axis=1)

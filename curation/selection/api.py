@@ -1,0 +1,296 @@
+"""`curation.select`: the notebook's way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from curation import clustering, sampling
+from curation.sampling import constants as spread
+from curation.sampling import proxies
+from curation.sampling.shares import allocate
+from curation.selection.fit import Settings, assign, fit, fit_sample, measure
+from curation.selection.inputs import (
+    Labels,
+    Numbers,
+    Score,
+    read_groups,
+    read_ids,
+    read_labels,
+    read_seed,
+    reader,
+)
+from curation.selection.plan import resolve_budget, resolve_k
+from curation.selection.result import Drawing, Selection, make_selection
+from curation.selection.table import SPACES, MemoryTable, Space
+
+Floats = NDArray[np.float64]
+
+FLAT = ("uniform", "stratified_uniform")
+Shares = Mapping[str, float] | str
+Minimum = Mapping[str, int] | int
+
+
+def select(
+    embeddings: ArrayLike | clustering.BlockReader,
+    score: Score | ArrayLike,
+    *,
+    budget: int | None = None,
+    fraction: float | None = None,
+    epsilon: float | None = None,
+    delta: float = 0.05,
+    labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    k: int | str = "auto",
+    space: str = "embedding",
+    proxy: str = "auto",
+    constants: str = "balanced",
+    design: str = "coordinated",
+    mix: float | str = "auto",
+    tilt: str | None = None,
+    shares: Shares | None = None,
+    minimum: Minimum | None = None,
+    weight_exponent: float = 1.0,
+    z: int = 2,
+    seed: int = 0,
+    previous: Selection | None = None,
+    block_mib: int = 64,
+) -> Selection:
+    """Choose rows so that weighted totals over them estimate totals over all rows.
+
+    Parameters
+    ----------
+    embeddings
+        (n, d) finite numbers: an array, a memory map, or anything with a shape that gives rows by
+        slice and by increasing indices (h5py, zarr). It is read in blocks, twice.
+    score
+        Called with the int64 indices of the medoids, and once more with those of the pilot rows;
+        returns their scores, >= 0. Or an (n,) array, of which only those entries are read.
+    budget, fraction, epsilon
+        Number of draws, share of the rows, or error radius as a share of the certificate's bound at
+        level ``1 - delta``. Give exactly one.
+    delta
+        Error probability of the certificate.
+    labels
+        (n,) class of each row, or its target as floating-point numbers. Used by the spaces that
+        need them, by ``proxy="regression"`` and by ``tilt="classes"``.
+    groups
+        (n,) group of each row, for `shares`, `minimum` and ``tilt="groups"``; calibrated estimates
+        reproduce the groups' sizes as well.
+    ids
+        (n,) unique whole numbers or texts. A row's luck belongs to its id: with ids the choice does
+        not depend on the order of the rows, and stays when others come and go. Left out: the row
+        numbers.
+    k
+        Clusters, or ``auto``.
+    space
+        What is clustered: ``embedding``, ``embedding+label`` or ``gradient`` (the last layer's
+        gradient under a quick model of the labels, randomly projected).
+    proxy
+        How scores that were not asked for are estimated: ``cluster`` (the medoid's), ``low_rank``
+        (a combination of the medoids'), ``regression`` (on neighbours' scores and, with labels, on
+        how hard the labels say a row is), or ``auto``: the one whose law has the smallest expected
+        error on the pilot rows.
+    constants
+        How distance enters: ``balanced``, ``max``, ``quantile``, ``conformal`` or ``variance``.
+        ``max`` and ``quantile`` ask for several pilot rows in every cluster.
+    design
+        ``coordinated``, ``systematic``, ``iid`` (the published algorithm), ``poisson``,
+        ``stratified`` (Neyman), ``uniform`` or ``stratified_uniform``.
+    mix
+        Share of the uniform law, in [0, 1]; ``auto`` takes 0.1, or more where the pilot rows say
+        that the score has little to do with the embedding.
+    tilt
+        ``classes`` or ``groups``: rare ones get more rows (geometric mean with the balanced law).
+    shares
+        Shares of the budget for groups: ``proportional`` to their sizes, or a mapping by name.
+    minimum
+        Least expected number of rows of every group, or of some by name.
+    weight_exponent
+        Training weights are the weights raised to this, in [0, 1].
+    z
+        Power of the distance: 2 as in k-means, 1 as in k-median.
+    seed
+        Same ids and seed: same rows, whatever the order of the rows, the size of the blocks and the
+        number of threads.
+    previous
+        A selection whose space, clusters, queried scores, proxy, constants and mixture are kept:
+        the rows, of which some may be new, are only assigned, and no score is asked for. `k`,
+        `space`, `proxy`, `constants`, `mix` and `z` are those of the previous selection, whatever
+        is given.
+    block_mib
+        Size of the blocks in which embeddings are read.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    ValueError
+        For input that can't be meant: wrong shapes, NaN, a negative score, two equal ids, a budget
+        above n, an option that needs labels or groups.
+    """
+    points = reader(embeddings, block_mib=block_mib)
+    n = len(points)
+    _check(space=space, proxy=proxy, constants=constants, design=design, mix=mix, tilt=tilt, z=z)
+    if not 0.0 <= weight_exponent <= 1.0:
+        raise ValueError(f"weight_exponent must be in [0, 1], got {weight_exponent}")
+    seed = read_seed(seed)
+    numbers = Numbers(read_ids(ids, n), seed)
+    read = read_labels(labels, n, like=None if previous is None else previous._state.labels)
+    grouped = read_groups(groups, n)
+    _check_needs(
+        read, grouped, space=space, design=design, tilt=tilt, shares=shares, minimum=minimum
+    )
+    s = resolve_budget(n, budget=budget, fraction=fraction, epsilon=epsilon, delta=delta)
+    if grouped is not None and (shares is not None or minimum is not None):
+        even = np.full(n, 1.0 / n)  # what can't be given is said before a score is paid for
+        allocate(even, grouped.codes, grouped.classes, s, shares=shares, minimum=minimum)
+    settings = Settings(
+        k=resolve_k(k, budget=s, rows=n),
+        proxy=proxy,
+        constants=constants,
+        mix=mix,
+        design=design,
+        draws=s,
+        z=z,
+        seed=seed,
+    )
+    if previous is None:
+        mapping = _fit_space(space, points, read, numbers, settings)
+        table = MemoryTable(points, read, mapping, numbers.tags())
+        fitted, cluster = fit(table, numbers, score, settings)
+    else:
+        fitted = replace(previous._state.fitted, queries=0)  # they were paid for then
+        table = MemoryTable(points, read, _space_of(previous, points, read), numbers.tags())
+        cluster = assign(fitted, table)
+    rows = measure(fitted, table, cluster)
+    tilted = {None: None, "classes": read, "groups": grouped}[tilt]
+    law = fitted.law(
+        rows,
+        flat=design in FLAT,
+        tilt=None if tilted is None else tilted.codes,
+    )
+    luck = numbers.of("draw")
+    state = Drawing(
+        fitted=fitted,
+        rows=rows,
+        space=table.space,
+        scores=fitted.scores(rows),
+        law=law,
+        numbers=luck,
+        tags=table.tags,
+        order=fitted.order(rows, luck),
+        additive=fitted.constants.additive(rows.distance, rows.cluster),
+        budget=s,
+        design=design,
+        delta=delta,
+        exponent=weight_exponent,
+        seed=seed,
+        dimension=points.d,
+        labels=read,
+        groups=grouped,
+        redraw=_Redraw(law, shares, minimum),
+    )
+    chosen: Selection = state.redraw(state, s)
+    return chosen
+
+
+class _Redraw:
+    """Draws by a state at any budget, the groups' shares included."""
+
+    def __init__(self, law: Floats, shares: Shares | None, minimum: Minimum | None) -> None:
+        self.law, self.shares, self.minimum = law, shares, minimum
+
+    def __call__(self, state: Drawing, budget: int) -> Selection:
+        """Return the selection of `budget` rows."""
+        budget = resolve_budget(state.n, budget=budget)
+        if state.groups is None or (self.shares is None and self.minimum is None):
+            return make_selection(replace(state, law=self.law, budget=budget))
+        law = allocate(
+            self.law,
+            state.groups.codes,
+            state.groups.classes,
+            budget,
+            shares=self.shares,
+            minimum=self.minimum,
+        )
+        return make_selection(replace(state, law=law, budget=budget), by_group=True)
+
+
+def _fit_space(
+    name: str,
+    points: clustering.Points,
+    labels: Labels | None,
+    numbers: Numbers,
+    settings: Settings,
+) -> Space:
+    """Settle what is clustered from the rows k-means is fitted on."""
+    if name == "embedding":
+        return Space(name)
+    sample = fit_sample(numbers, settings)
+    targets = None if labels is None else labels.targets(sample)
+    return Space.fit(name, points.take(sample), targets, seed=settings.seed)
+
+
+def _space_of(previous: Selection, points: clustering.Points, labels: Labels | None) -> Space:
+    """Return the space of a previous selection, if these rows have a place in it."""
+    state = previous._state
+    if (state.labels is None) != (labels is None):
+        had = "without" if labels is not None else "with"
+        raise ValueError(
+            f"the previous selection was made {had} labels; select anew, without `previous`"
+        )
+    if points.d != state.dimension:
+        raise ValueError(
+            f"the previous selection had embeddings of {state.dimension} coordinates, these have "
+            f"{points.d}; select anew, without `previous`"
+        )
+    return state.space
+
+
+def _check(**options: Any) -> None:
+    known = {
+        "space": SPACES,
+        "proxy": (*proxies.PROXIES, "auto"),
+        "constants": spread.CONSTANTS,
+        "design": tuple(sorted(sampling.DESIGNS)),
+        "tilt": (None, "classes", "groups"),
+        "z": (1, 2),
+    }
+    for name, allowed in known.items():
+        if options[name] not in allowed:
+            raise ValueError(
+                f"unknown {name} {options[name]!r}; known: {', '.join(map(str, allowed))}"
+            )
+    mix = options["mix"]
+    if mix != "auto" and (isinstance(mix, str) or not 0.0 <= mix <= 1.0):
+        raise ValueError(f"mix must be 'auto' or a number in [0, 1], got {mix!r}")
+
+
+def _check_needs(
+    labels: Labels | None,
+    groups: Labels | None,
+    *,
+    space: str,
+    design: str,
+    tilt: str | None,
+    shares: Shares | None,
+    minimum: Minimum | None,
+) -> None:
+    if labels is None and space != "embedding":
+        raise ValueError(f"space {space!r} needs `labels`")
+    if tilt == "classes" and (labels is None or not labels.classes):
+        raise ValueError("tilt 'classes' needs `labels` that are classes")
+    if design in FLAT and tilt is not None:
+        raise ValueError(
+            f"design {design!r} draws every row with the same probability: tilt needs another one"
+        )
+    if groups is None and (tilt == "groups" or shares is not None or minimum is not None):
+        raise ValueError("tilt 'groups', `shares` and `minimum` need `groups`")

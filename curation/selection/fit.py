@@ -1,0 +1,264 @@
+"""Everything that is learned before a row is drawn: clusters, proxy, constants, mixture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from curation import clustering, sampling
+from curation.progress import track
+from curation.sampling import constants as spread
+from curation.sampling import guard, proxies
+from curation.selection.inputs import Numbers, Score
+from curation.selection.table import Table, View
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+JUDGED = 4000  # rows over which candidates for the proxy are compared
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the fit depends on; see :func:`curation.select`."""
+
+    k: int
+    proxy: str
+    constants: str
+    mix: float | str
+    design: str
+    draws: int
+    seed: int
+    z: int = 2
+    sample_per_centroid: int = 64
+    iterations: int = 20
+
+
+@dataclass(frozen=True)
+class PerRow:
+    """What is known of every row.
+
+    Attributes
+    ----------
+    cluster
+        (n,) int32.
+    distance
+        (n,) float64 v: distance to the medoid to the power z.
+    proxy
+        (n,) float64 l-hat.
+    """
+
+    cluster: NDArray[np.int32]
+    distance: Floats
+    proxy: Floats
+
+    def __getitem__(self, rows: Rows) -> PerRow:
+        """Return some of the rows."""
+        return PerRow(self.cluster[rows], self.distance[rows], self.proxy[rows])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned; it can be applied to other rows without asking for another score.
+
+    Attributes
+    ----------
+    z
+        Power of the distance.
+    clusters
+        Centroids, medoids, sizes.
+    medoid_scores, medoid_tags
+        (k,) the score of each medoid, and the number that stands for its id.
+    hardness
+        Covariates from labels, where there are labels and the proxy uses them.
+    proxy, constants
+        The parts of ``q = l-hat + L v``.
+    smoothness
+        What the pilot rows say of the law.
+    pilot
+        The pilot's rows, held out; None where none were asked for.
+    design
+        The design that `smoothness` is about.
+    candidates
+        Expected error of each proxy that was tried, as a share of uniform sampling's.
+    edges
+        (b,) proxy values that part the bands rows are ordered by.
+    queries
+        Scores asked for.
+    """
+
+    z: int
+    clusters: clustering.ClusterSummary
+    medoid_scores: Floats
+    medoid_tags: Floats
+    hardness: clustering.Hardness | None
+    proxy: proxies.Proxy
+    constants: spread.Constants
+    smoothness: guard.Smoothness
+    pilot: spread.Pilot | None
+    design: str
+    candidates: dict[str, float]
+    edges: Floats
+    queries: int
+
+    @property
+    def violated_share(self) -> float | None:
+        """Share of the rows on which the score exceeds q, from the pilot rows held out."""
+        pilot = self.pilot
+        if pilot is None:
+            return None
+        q = self.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
+        over = pilot.score > q * (1.0 + 1e-9) + 1e-12
+        return float(pilot.weight @ over / pilot.weight.sum())
+
+    def scores(self, rows: PerRow) -> Floats:
+        """Return (m,) sensitivity scores q."""
+        return self.constants.scores(rows.proxy, rows.distance, rows.cluster)
+
+    def order(self, rows: PerRow, numbers: Floats) -> Rows:
+        """Return the order in which ordered designs walk along the rows.
+
+        Bands of similar proxy, then neighbouring clusters, then distance: rows that stand next to
+        each other have similar scores and similar embeddings. Ties are broken by the rows'
+        permanent random numbers, never by where the rows happen to stand.
+
+        Parameters
+        ----------
+        rows
+            The rows.
+        numbers
+            (m,) their permanent random numbers.
+        """
+        band = np.searchsorted(self.edges, rows.proxy, side="right")
+        near = rows.distance.astype(np.float32)
+        keys = (numbers, near, self.clusters.rank[rows.cluster], band)
+        return np.lexsort(keys).astype(np.int64)
+
+    def law(self, rows: PerRow, *, flat: bool = False, tilt: Rows | None = None) -> Floats:
+        """Return (m,) the probability of each row per draw.
+
+        Parameters
+        ----------
+        rows
+            The rows that are up for drawing.
+        flat
+            Whether the design draws uniformly, whatever the scores.
+        tilt
+            (m,) class or group of each row, to give rare ones more.
+
+        Raises
+        ------
+        ValueError
+            If a row could never be drawn.
+        """
+        if flat:
+            return np.full(len(rows.proxy), 1.0 / len(rows.proxy))
+        scores, mix = self.scores(rows), self.smoothness.mix
+        total = scores.sum()
+        if tilt is not None and self.smoothness.raised and total > 0.0:
+            # uniform where the score says nothing, but still tilted: mixed in before the tilt
+            scores = (1.0 - mix) * scores / total + mix / len(scores)
+            mix = guard.LEAST_MIX
+        law = sampling.law(scores, mix=mix, classes=tilt)
+        never = int((law == 0.0).sum())
+        if never:
+            raise ValueError(
+                f"{never} rows would never be drawn and so not be stood for: "
+                "their score is 0 and mix is 0; raise mix"
+            )
+        return law
+
+
+def fit_sample(numbers: Numbers, settings: Settings) -> Rows:
+    """Return the rows that everything but the scores is fitted on, those k-means takes first."""
+    line = np.argsort(numbers.of("k-means"), kind="stable")
+    return line[: max(settings.k * settings.sample_per_centroid, JUDGED)]
+
+
+def fit(
+    table: Table, numbers: Numbers, score: Score | ArrayLike, settings: Settings
+) -> tuple[Fitted, NDArray[np.int32]]:
+    """Cluster the rows, ask for the scores of medoids and pilot rows, and learn the law's parts.
+
+    Parameters
+    ----------
+    table
+        The rows. They are read once.
+    numbers
+        Their permanent random numbers.
+    score
+        Asked for the medoids, then for the pilot's rows.
+    settings
+        See :func:`curation.select`.
+
+    Returns
+    -------
+    fitted
+        What was learned.
+    cluster
+        (n,) int32 cluster of each row.
+    """
+    from curation.selection.learn import Learner
+
+    rows = fit_sample(numbers, settings)
+    sample = table.take(rows)
+    for_centroids = sample.points[: settings.k * settings.sample_per_centroid]
+    centroids = clustering.fit_centroids(
+        for_centroids,
+        min(settings.k, len(for_centroids)),
+        iterations=settings.iterations,
+        seed=settings.seed,
+    )
+    ties = numbers.of("medoid")
+    found = clustering.Summariser(centroids)
+    cluster = np.empty(len(table), dtype=np.int32)
+    with track("assign rows", len(table)) as advance:
+        for place, view in table.blocks():
+            cluster[place] = found.add(view.points, ties[place])
+            advance(len(view.rows))
+    clusters = found.finish()
+    new = np.zeros(len(centroids), dtype=np.int32)
+    new[clusters.kept] = np.arange(clusters.k, dtype=np.int32)
+    cluster = new[cluster]
+    learner = Learner(table, numbers, settings, clusters, cluster)
+    return learner.learn(score, sample), cluster
+
+
+def assign(fitted: Fitted, table: Table) -> NDArray[np.int32]:
+    """Return (n,) the cluster of each row of a table, by the centroids that were fitted."""
+    cluster = np.empty(len(table), dtype=np.int32)
+    with track("assign rows", len(table)) as advance:
+        for place, view in table.blocks():
+            cluster[place], _ = clustering.assign(view.points, fitted.clusters.centroids)
+            advance(len(view.rows))
+    return cluster
+
+
+def measure(fitted: Fitted, table: Table, cluster: NDArray[np.int32]) -> PerRow:
+    """Return each row's distance to its medoid and its proxy; no score is asked for."""
+    distance = np.empty(len(table))
+    proxy = np.empty(len(table))
+    with track("estimate scores", len(table)) as advance:
+        for place, view in table.blocks():
+            own = cluster[place]
+            distance[place] = to_medoid(view.points, fitted.clusters.medoids[own], fitted.z)
+            block = proxies.Block(view.points, own, covariates(fitted.hardness, view))
+            proxy[place] = fitted.proxy.predict(block)
+            advance(len(view.rows))
+    return PerRow(cluster, distance, proxy)
+
+
+def to_medoid(points: Vectors, medoids: Vectors, z: int) -> Floats:
+    """Return (m,) distances to the power z."""
+    squares = clustering.squared_distance(points, medoids)
+    return squares if z == 2 else np.sqrt(squares)
+
+
+def covariates(hardness: clustering.Hardness | None, view: View) -> Floats:
+    """Return (m, p) what labels say of each row; p is 0 where they are not used."""
+    if hardness is None or view.targets is None:
+        return np.empty((len(view.rows), 0))
+    return hardness(view.embeddings, view.targets, view.tags)

@@ -1,0 +1,439 @@
+"""What `select` returns: rows, weights, and answers to the questions people ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from curation import sampling
+from curation.sampling import guard
+from curation.sampling.shares import draw_by_group
+from curation.selection.fit import Fitted, PerRow
+from curation.selection.inputs import Labels
+from curation.selection.table import Space
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Method = Literal["ht", "difference", "calibrated"]
+
+DRAWS_PER_CELL = 20  # expected draws in a group of clusters whose size calibrated weights reproduce
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """All rows, the law, and how they are drawn.
+
+    Attributes
+    ----------
+    fitted, rows
+        What was learned, and what it says of each row.
+    space, dimension
+        What was clustered, and the length of an embedding.
+    scores, law
+        (n,) sensitivity scores q and probabilities per draw.
+    numbers, tags
+        (n,) permanent random numbers, and numbers that stand for the ids.
+    order
+        (n,) order of the ordered designs.
+    additive
+        ``sum L v``.
+    budget, design, delta, exponent, seed
+        As asked for.
+    labels, groups
+        Of the rows, where given.
+    """
+
+    fitted: Fitted
+    rows: PerRow
+    space: Space
+    scores: Floats
+    law: Floats
+    numbers: Floats
+    tags: Floats
+    order: Rows
+    additive: float
+    budget: int
+    design: str
+    delta: float
+    exponent: float
+    seed: int
+    dimension: int
+    labels: Labels | None
+    groups: Labels | None
+    redraw: Any = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.law)
+
+
+@dataclass(frozen=True, repr=False)
+class Selection:
+    """Rows chosen, their weights and how they came about.
+
+    Arrays are aligned and sorted by row.
+
+    Attributes
+    ----------
+    indices
+        (m,) int64 rows.
+    weights
+        (m,) float64 Horvitz-Thompson weights, never rescaled.
+    training_weights
+        (m,) float64, mean 1: the weights raised to `weight_exponent`.
+    inclusion_probability
+        (m,) float64 in (0, 1].
+    reason
+        (m,) ``take-all`` or ``drawn``.
+    queries
+        Score evaluations spent.
+    certificate
+        A-priori bound on the error of the estimated total score.
+    diagnostics
+        Smoothness, constants, effective sample size, design effect, coverage per cluster.
+    cluster, score
+        (m,) cluster and sensitivity score of each chosen row.
+    """
+
+    indices: Rows
+    weights: Floats
+    training_weights: Floats
+    inclusion_probability: Floats
+    reason: NDArray[np.str_]
+    queries: int
+    certificate: sampling.Certificate
+    diagnostics: dict[str, Any]
+    cluster: NDArray[np.int32]
+    score: Floats
+    _draw: sampling.Draw = field(repr=False)
+    _state: Drawing = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of distinct rows."""
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        """Say what was chosen, in one line."""
+        if not len(self):
+            return f"Selection(no rows by {self._draw.design})"
+        return (
+            f"Selection({len(self):,} of {self._state.n:,} rows by {self._draw.design}, "
+            f"{self.queries:,} score evaluations, weights from {self.weights.min():.3g} to "
+            f"{self.weights.max():.3g})"
+        )
+
+    def estimate(
+        self, values: ArrayLike, *, method: Method = "ht", level: float = 0.95
+    ) -> sampling.Estimate:
+        """Estimate a total over all rows from the values of the chosen rows.
+
+        Parameters
+        ----------
+        values
+            (m,) values of the chosen rows, in the order of ``indices``.
+        method
+            ``ht`` (Horvitz-Thompson), ``difference`` (the proxy's total plus the weighted sum of
+            what it missed; unbiased, for values in the unit of the score) or ``calibrated``
+            (weights that reproduce the sizes of groups of clusters, the proxy's total and the
+            counts of classes and groups; nearly unbiased).
+        level
+            Nominal coverage of the interval.
+
+        Returns
+        -------
+        Estimate
+            ``value``, ``low``, ``high`` and ``standard_error``.
+
+        Raises
+        ------
+        ValueError
+            If the values are not those of the chosen rows, or calibration is impossible.
+        """
+        given = np.asarray(values, dtype=np.float64)
+        if given.shape != self.indices.shape:
+            raise ValueError(
+                f"expected the values of the {len(self)} chosen rows (values[indices]), "
+                f"got shape {given.shape}"
+            )
+        if not np.isfinite(given).all():
+            row = self.indices[np.flatnonzero(~np.isfinite(given))[0]]
+            raise ValueError(f"the value of row {row} is not finite")
+        drawn = self._draw.indices
+        own = given[np.searchsorted(self.indices, drawn)]
+        proxy = self._state.rows.proxy
+        if method == "ht":
+            return sampling.estimate_total(own, self._draw, level=level)
+        if method == "difference":
+            return sampling.estimate_difference(
+                own, proxy[drawn], float(proxy.sum()), self._draw, level=level
+            )
+        if method == "calibrated":
+            columns, totals, _, _ = self._calibrated()
+            return sampling.estimate_calibrated(own, columns, totals, self._draw, level=level)
+        raise ValueError(f"method must be ht, difference or calibrated, got {method!r}")
+
+    def calibrated_weights(self) -> Floats:
+        """Return (m,) positive weights near ``weights`` that reproduce what is known of all rows.
+
+        Known are the sizes of groups of neighbouring clusters, the proxy's total, and the counts of
+        classes and groups. Raking: the weights change by as small a factor as possible. Where the
+        drawn rows can't reproduce the sizes of so many groups of clusters, they are joined.
+
+        Raises
+        ------
+        ValueError
+            Where no positive weights can, with the reason: the total that is out of reach.
+        """
+        back = np.empty(len(self))
+        back[np.searchsorted(self.indices, self._draw.indices)] = self._calibrated()[3]
+        return back
+
+    def _calibrated(self) -> tuple[Floats, Floats, list[str], Floats]:
+        """Columns, totals and names of what is known, and the weights that reproduce it."""
+        cells = max(1, len(self) // DRAWS_PER_CELL)
+        while True:
+            columns, totals, names = self._known(cells)
+            try:
+                found = sampling.rake(self._draw.weights, columns, totals, names=names)
+            except sampling.CalibrationError:
+                if cells == 1:
+                    raise
+                cells //= 2
+                continue
+            return columns, totals, names, found
+
+    def _known(self, cells: int) -> tuple[Floats, Floats, list[str]]:
+        """Columns of the drawn rows, their totals over all rows, and their names."""
+        state, drawn = self._state, self._draw.indices
+        k = state.fitted.clusters.k
+        place = state.fitted.clusters.rank.astype(np.int64) * min(cells, k) // k
+        parts = [("clusters", place[state.rows.cluster], min(cells, k))]
+        for what, labels in (("class", state.labels), ("group", state.groups)):
+            if labels is not None and labels.classes:
+                parts.append((what, labels.codes, len(labels.classes)))
+        columns, totals, names = [], [], []
+        for what, codes, number in parts:
+            counts = np.bincount(codes, minlength=number)
+            for one in np.flatnonzero(counts):
+                columns.append((codes[drawn] == one).astype(np.float64))
+                totals.append(float(counts[one]))
+                names.append(f"{what} {one}")
+        columns.append(state.rows.proxy[drawn])
+        totals.append(float(state.rows.proxy.sum()))
+        return np.stack(columns, axis=1), np.array(totals), [*names, "proxy total"]
+
+    def explain(self, row: int) -> dict[str, Any]:
+        """Return why a row was chosen or not, for any row of the data set.
+
+        Parameters
+        ----------
+        row
+            Index of the row among all rows.
+        """
+        state = self._state
+        if not 0 <= row < state.n:
+            raise ValueError(f"row {row} is not one of the {state.n:,} rows")
+        cluster = int(state.rows.cluster[row])
+        place = int(np.searchsorted(self.indices, row))
+        chosen = place < len(self) and int(self.indices[place]) == row
+        told: dict[str, Any] = {
+            "row": int(row),
+            "chosen": chosen,
+            "reason": str(self.reason[place]) if chosen else "not drawn",
+            "cluster": cluster,
+            "cluster_size": int(np.count_nonzero(state.rows.cluster == cluster)),
+            "distance": float(state.rows.distance[row]),
+            "medoid": self._medoid(cluster),
+            "medoid_score": float(state.fitted.medoid_scores[cluster]),
+            "proxy": float(state.rows.proxy[row]),
+            "score": float(state.scores[row]),
+            "law": float(state.law[row]),
+            "inclusion_probability": self._probability(row),
+            "weight": float(self.weights[place]) if chosen else None,
+            "training_weight": float(self.training_weights[place]) if chosen else None,
+        }
+        return told
+
+    def _probability(self, row: int) -> float:
+        known = self._draw.probabilities
+        return float("nan") if known is None else float(known[row])
+
+    def _medoid(self, cluster: int) -> int | None:
+        """Return the row of a cluster's medoid; None if it is not among the rows any more."""
+        found = np.flatnonzero(self._state.tags == self._state.fitted.medoid_tags[cluster])
+        return int(found[0]) if len(found) else None
+
+    def at_budget(self, budget: int) -> Selection:
+        """Return the selection of another number of rows; nothing is clustered or asked for again.
+
+        With ``design="coordinated"`` most rows of a smaller budget are among those of a larger.
+        """
+        again: Selection = self._state.redraw(self._state, budget)
+        return again
+
+    def error_curve(self, budgets: Sequence[int] | None = None) -> pl.DataFrame:
+        """Return the expected relative error of the estimated total against the budget.
+
+        Parameters
+        ----------
+        budgets
+            Numbers of rows; left out, a dozen from 20 to n.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``budget``, ``relative_error`` (expected, of a total estimated with these weights),
+            ``uniform_error`` (of as many uniform rows) and ``uniform_budget`` (how many uniform
+            rows are as good). By the law before shares and tilt.
+
+        Raises
+        ------
+        ValueError
+            If no pilot rows were asked for, from which errors are estimated.
+        """
+        import polars as pl
+
+        state, pilot = self._state, self._state.fitted.pilot
+        smooth = state.fitted.smoothness
+        if pilot is None or smooth.pilot_rows < 2:
+            raise ValueError(
+                "errors are estimated from pilot rows, and none were asked for; "
+                "select with mix='auto' or proxy='auto'"
+            )
+        n = state.n
+        if budgets is None:
+            budgets = np.unique(np.geomspace(min(20, n), n, 12).round().astype(int)).tolist()
+        ours = [self._expected_error(m) for m in budgets]
+        uniform = [smooth.uniform_error * float(np.sqrt((1.0 - m / n) / m)) for m in budgets]
+        square = [(error / max(smooth.uniform_error, 1e-300)) ** 2 for error in ours]
+        equal = [round(1.0 / (value + 1.0 / n)) for value in square]
+        return pl.DataFrame(
+            {
+                "budget": list(budgets),
+                "relative_error": ours,
+                "uniform_error": uniform,
+                "uniform_budget": equal,
+            }
+        )
+
+    def _expected_error(self, budget: int) -> float:
+        """Expected relative error of a Horvitz-Thompson total from that many draws."""
+        state, pilot = self._state, self._state.fitted.pilot
+        smooth, n, design = state.fitted.smoothness, self._state.n, self._state.design
+        if pilot is None or design == "uniform":
+            return smooth.uniform_error * float(np.sqrt((1.0 - budget / n) / budget))
+        grown = n / float(pilot.weight.sum())  # since the pilot's rows were asked for
+        scale = max(grown * float(pilot.weight @ pilot.score), 1e-300)
+        q = state.fitted.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
+        total = float(state.scores.sum())
+        flat = design == "stratified_uniform" or total <= 0.0
+        mix = np.array([1.0 if flat else smooth.mix])
+        law = guard.mixed(q, mix, total=max(total, 1e-300), rows=n)[0]
+        parts = grown * guard.contributions(pilot, law, design)
+        if design == "iid":
+            return float(np.sqrt(parts.sum() / budget)) / scale
+        chance = sampling.inclusion_probabilities(state.law, budget)
+        rest = float(state.law[chance < 1.0].sum())
+        pace = (budget - int((chance >= 1.0).sum())) / rest if rest > 0.0 else np.inf
+        pi = np.minimum(pace * law, 1.0)
+        variance = float((parts * law * (1.0 - pi) / pi).sum())
+        if design not in guard.UNSTRATIFIED and rest > 0.0:
+            walk = state.order[chance[state.order] < 1.0]
+            strata = max(1, round(float(chance[walk].sum()) / 8))
+            left = 1.0 - chance[walk]
+            variance += float(
+                guard.proxy_spread(
+                    state.rows.proxy[walk] * left, chance[walk] * left, strata=strata
+                )
+            )
+        return float(np.sqrt(variance)) / scale
+
+    def to_frame(self) -> pl.DataFrame:
+        """Return the selection as a polars frame, one row per chosen row."""
+        import polars as pl
+
+        return pl.DataFrame(
+            {
+                "index": self.indices,
+                "weight": self.weights,
+                "training_weight": self.training_weights,
+                "inclusion_probability": self.inclusion_probability,
+                "cluster": self.cluster,
+                "proxy": self._state.rows.proxy[self.indices],
+                "score": self.score,
+                "reason": self.reason,
+            }
+        )
+
+
+def _draw(state: Drawing, *, by_group: bool) -> sampling.Draw:
+    rng = np.random.default_rng([state.seed, 1])
+    how: dict[str, Any] = {"order": state.order, "rng": rng, "numbers": state.numbers}
+    if by_group and state.groups is not None:
+        codes = state.groups.codes
+        return draw_by_group(state.design, state.law, codes, state.budget, **how)
+    return sampling.draw(state.design, state.law, state.budget, **how)
+
+
+def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
+    """Draw by a state, each group by itself if wanted, and put the result together."""
+    drawn = _draw(state, by_group=by_group)
+    by_row = np.argsort(drawn.indices, kind="stable")
+    chosen, weights = drawn.indices[by_row], drawn.weights[by_row]
+    tempered = weights**state.exponent
+    smooth = state.fitted.smoothness
+    certificate = sampling.certify(
+        state.scores,
+        law_of(drawn, state.law, state.budget),
+        state.budget,
+        additive=state.additive,
+        delta=state.delta,
+        violated_share=state.fitted.violated_share,
+    )
+    return Selection(
+        indices=chosen,
+        weights=weights,
+        training_weights=tempered / tempered.mean() if len(tempered) else tempered,
+        inclusion_probability=drawn.inclusion_probability[by_row],
+        reason=np.where(drawn.take_all[by_row], "take-all", "drawn"),
+        queries=state.fitted.queries,
+        certificate=certificate,
+        diagnostics={
+            "smoothness_r2": smooth.r2,
+            "verdict": smooth.verdict,
+            "mix": smooth.mix,
+            "proxy": state.fitted.proxy.name,
+            "candidates": state.fitted.candidates,
+            "k": state.fitted.clusters.k,
+            "constants": state.fitted.constants.values,
+            "effective_sample_size": sampling.effective_sample_size(weights)
+            if len(weights)
+            else 0.0,
+            "design_effect": sampling.design_effect(weights) if len(weights) else 1.0,
+            "coverage": _coverage(state, chosen),
+        },
+        cluster=state.rows.cluster[chosen],
+        score=state.scores[chosen],
+        _draw=drawn,
+        _state=state,
+    )
+
+
+def law_of(drawn: sampling.Draw, law: Floats, draws: int) -> Floats:
+    """Return the law rows are really drawn by: ``stratified`` levels it inside its strata."""
+    if drawn.design != "stratified" or drawn.probabilities is None:
+        return law
+    return drawn.probabilities / draws
+
+
+def _coverage(state: Drawing, chosen: Rows) -> NDArray[np.int64]:
+    """(k,) chosen rows of each cluster."""
+    return np.bincount(state.rows.cluster[chosen], minlength=state.fitted.clusters.k)

@@ -1,0 +1,32 @@
+"""The examples in the documentation run, in order, in one namespace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_the_notebook_example_runs_and_is_true(capsys):
+    """What the text says of the numbers holds for them."""
+    text = (DOCS / "notebook.md").read_text()
+    names: dict = {}
+    for number, block in enumerate(BLOCK.findall(text)):
+        exec(compile(block, f"notebook.md, block {number}", "exec"), names)
+    chosen, truth = names["chosen"], names["truth"]
+    assert len(chosen.indices) == 200
+    assert abs(names["plain"].value - truth) < chosen.certificate.radius
+    for told in (names["plain"], names["sharper"]):  # 4 standard errors: one draw
+        assert abs(told.value - truth) < 4 * told.standard_error
+    curve = names["curve"].filter(names["curve"]["budget"] == names["curve"]["budget"][3])
+    assert curve["relative_error"][0] < curve["uniform_error"][0]
+    assert set(names["smaller"].indices) - set(chosen.indices) != set(names["smaller"].indices)
+    assert names["kept"] >= 0.8
+    assert names["after"].queries == 0
+    assert 0.4 < np.mean(names["group"][names["shared"].indices] == "rare") < 0.6
+    assert names["better"].score(names["embeddings"], names["digit"]) > 0.85
+    assert "accuracy on all rows" in capsys.readouterr().out
