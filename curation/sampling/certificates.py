@@ -41,7 +41,7 @@ class Certificate:
     radius: float
     bound: float
     additive: float
-    conditional_on: str = "score <= proxy + L * distance on every row, independent draws"
+    conditional_on: str = "score <= q on every row, independent draws"
     violated_share: float | None = None
 
 
