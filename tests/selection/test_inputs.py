@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -323,6 +324,28 @@ def test_kinds_of_labels(kind, space, proxy):
     )
     assert len(chosen) == 10
     assert np.isfinite(chosen.score).all()
+
+
+@pytest.mark.parametrize("space", ["embedding", "gradient"])
+def test_memory_follows_the_blocks_not_the_rows(space):
+    """30,000 narrow rows in blocks of 1 MiB, with labels: below 128 MiB.
+
+    What is made of a row, such as 512 random features, is far wider than the row.
+    """
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(30_000, 2)).astype(np.float32)
+    labels = (points[:, 1] > 0).astype(int)
+    proxy = "regression" if space == "embedding" else "cluster"
+    tracemalloc.start()
+    try:
+        curation.select(
+            points, np.exp(points[:, 0]), budget=20, k=5, labels=labels, space=space, proxy=proxy,
+            block_mib=1,
+        )  # fmt: skip
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / 2**20 < 128
 
 
 def test_fraction_and_epsilon():

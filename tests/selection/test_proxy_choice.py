@@ -214,7 +214,7 @@ def test_labels_tell_which_rows_are_hard():
 
 
 def test_guard_on_noise_and_on_a_smooth_score():
-    """Over 30 data sets: on noise most of the law becomes uniform, on a smooth score little.
+    """Over 30 data sets: on noise most of the law becomes uniform, on a fitting score little.
 
     With the medoids' scores as the proxy their noise is the law. The verdict says which it is.
     """
@@ -234,8 +234,9 @@ def test_guard_on_noise_and_on_a_smooth_score():
     smooth = []
     for seed in range(10):
         points, _, code = clouds(seed)
-        # errors in proportion to the score, which is what the law is made for
-        losses = (1.0 + code) * np.random.default_rng(seed).gamma(25.0, 0.04, N)
+        # scores over orders of magnitude with errors in proportion, which the law is made for:
+        # of 120 selections the root mean square error was 0.101 at a mixture of 0.1, 0.151 at 1
+        losses = np.exp(0.6 * code) * np.random.default_rng(seed).gamma(4.0, 0.25, N)
         chosen = curation.select(points, losses, budget=50, k=12, proxy="cluster", seed=seed)
         smooth.append(chosen.diagnostics["mix"])
         if smooth[-1] == 0.1:
