@@ -20,6 +20,7 @@ Vectors = NDArray[np.float32]
 NEIGHBOURS = 15
 WIDTH = 512
 RIDGE = 1e-2
+CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,12 @@ class RidgeHead:
 
     def outputs(self, embeddings: Vectors) -> Floats:
         """Return (m, C) estimates of the targets."""
-        return self.features(embeddings) @ self.weights.astype(np.float64) + self.bias
+        found = np.empty((len(embeddings), self.weights.shape[1]))
+        weights = self.weights.astype(np.float64)
+        for start in range(0, len(embeddings), CHUNK):  # features are wide
+            part = slice(start, start + CHUNK)
+            found[part] = self.features(embeddings[part]) @ weights + self.bias
+        return found
 
     def residuals(self, embeddings: Vectors, targets: Vectors) -> Floats:
         """Return (m, C) probabilities minus one-hot, or the error of a number (m, 1)."""

@@ -107,6 +107,12 @@ class GradientSketch:
     ) -> NDArray[np.float32]:
         """Sketch (n, C) residuals and (n, h) features into (n, D) float32 points."""
         # in float64, so that the points do not depend on the size of the block
-        left = residuals.astype(np.float64) @ self.left.astype(np.float64)
-        product = left * (features.astype(np.float64) @ self.right.astype(np.float64))
-        return (product / np.sqrt(self.left.shape[1])).astype(np.float32)
+        left, right = self.left.astype(np.float64), self.right.astype(np.float64)
+        found = np.empty((len(features), self.left.shape[1]), dtype=np.float32)
+        for start in range(0, len(features), 1024):
+            part = slice(start, start + 1024)
+            product = (residuals[part].astype(np.float64) @ left) * (
+                features[part].astype(np.float64) @ right
+            )
+            found[part] = product / np.sqrt(self.left.shape[1])
+        return found
