@@ -345,7 +345,7 @@ def test_memory_follows_the_blocks_not_the_rows(space):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak / 2**20 < 100
+    assert peak / 2**20 < 128
 
 
 def test_fraction_and_epsilon():
