@@ -150,7 +150,7 @@ def remembered() -> Iterator[None]:
     known: dict[tuple[Any, ...], Any] = {}
 
     def recall(sample: NDArray[np.float32], k: int, **options: Any) -> NDArray[np.float32]:
-        key = (_digest(sample), k, *sorted(options.items()))
+        key = (_digest(sample), k, *((name, _digest(options[name])) for name in sorted(options)))
         if key not in known:
             known[key] = fit(sample, k, **options)
         return known[key]

@@ -172,7 +172,7 @@ class Clusters(Strict):
     """How the rows are clustered."""
 
     k: int | Literal["auto"] = Field(
-        "auto", description="Number of clusters; `auto`: two fifths of the budget, at most 400."
+        "auto", description="Number of clusters; `auto`: half of the budget, at most 400."
     )
     space: Literal["auto", "embedding", "embedding+label", "gradient"] = Field(
         "auto",

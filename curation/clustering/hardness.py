@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.threads import count
+from curation.nearest import nearest
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -163,13 +163,7 @@ class Hardness:
         self, embeddings: Vectors, targets: Vectors, tags: NDArray[np.float64]
     ) -> NDArray[np.float32]:
         """Share of the nearest references with another class, or distance to their mean."""
-        import faiss
-
-        faiss.omp_set_num_threads(count())
-        wanted = min(NEIGHBOURS + 1, len(self.tags))
-        index = faiss.IndexFlatL2(self.vectors.shape[1])
-        index.add(self.vectors)
-        _, found = index.search(np.ascontiguousarray(embeddings), wanted)
+        found = nearest(embeddings, self.vectors, min(NEIGHBOURS + 1, len(self.tags)))
         others = self.tags[found] != tags[:, None]
         counted = np.maximum(others.sum(axis=1), 1)
         mean = (self.targets[found] * others[:, :, None]).sum(axis=1) / counted[:, None]

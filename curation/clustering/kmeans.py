@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.clustering.seeding import first_centres
 from curation.threads import count
 
 # Float32 distances by matrix product are off by about 1e-6 of the squared norms, and by how much
@@ -17,7 +18,12 @@ CHUNK = 256
 
 
 def fit_centroids(
-    sample: NDArray[np.float32], k: int, *, iterations: int = 20, seed: int = 0
+    sample: NDArray[np.float32],
+    k: int,
+    *,
+    iterations: int = 20,
+    seed: int = 0,
+    numbers: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Fit k-means centroids on a sample of the points.
 
@@ -32,6 +38,9 @@ def fit_centroids(
     seed
         Seed of the initial centroids. Same sample and seed: same centroids, on any number of
         threads.
+    numbers
+        (m,) permanent random numbers of the points: with them, a sample that has hardly changed
+        starts from hardly other centroids. Left out, they are drawn by the seed.
 
     Returns
     -------
@@ -60,20 +69,22 @@ def fit_centroids(
     # One thread: matrix products of several are rounded differently, a close call flips, and twenty
     # iterations later every centroid is another. The sample is small; all rows use all threads.
     faiss.omp_set_num_threads(1)
+    if numbers is None:
+        numbers = np.asarray(np.random.default_rng([seed, 0x737461]).random(m))
+    start = first_centres(points, k, numbers=numbers, seed=seed)
+    start = start[np.sort(np.unique(start, axis=0, return_index=True)[1])]
     # The caller chose the sample: faiss must neither thin it out nor warn about its size.
-    # k-means++: a random start leaves true clusters merged, even far apart ones.
     kmeans = faiss.Kmeans(
         d,
-        k,
+        len(start),
         niter=iterations,
         seed=seed,
         max_points_per_centroid=m,
         min_points_per_centroid=1,
-        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
     )
-    kmeans.train(points)
+    kmeans.train(points, init_centroids=start)
     faiss.omp_set_num_threads(count())
-    centroids = np.asarray(kmeans.centroids, dtype=np.float32).reshape(k, d)
+    centroids = np.asarray(kmeans.centroids, dtype=np.float32).reshape(len(start), d)
     first = np.sort(np.unique(centroids, axis=0, return_index=True)[1])
     return centroids[first]
 

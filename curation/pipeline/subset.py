@@ -127,11 +127,11 @@ def choose(
             shares=None if wanted.shares == "none" else wanted.shares,
             minimum=wanted.minimum or None,
         )
-    numbers = people.numbers(seed).of("draw")[rest]
+    numbers = people.numbers(seed)
     how: dict[str, Any] = {
-        "order": fitted.order(there, numbers),
+        "order": fitted.order(there, numbers.tags()[rest]),
         "rng": np.random.default_rng([seed, 1]),
-        "numbers": numbers,
+        "numbers": numbers.of("draw")[rest],
     }
     if wanted.shared and codes is not None:
         drawn = draw_by_group(wanted.design, law, codes, draws, **how)
@@ -300,6 +300,9 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
         additive=chosen.additive,
         delta=wanted.delta,
         violated_share=centroids.fitted.violated_share,
+        excess_variance=centroids.fitted.excess_variance(
+            total=float(chosen.scores.sum()), rows=len(chosen.scores)
+        ),
     )
     # a-priori standard error of the weights' total, for independent draws by the same law
     inverse = float(np.sum(1.0 / chosen.law))

@@ -38,6 +38,8 @@ class Draw:
         0..h, which is the probability that it was rounded up; None for designs without strata.
     probabilities
         (n,) float64 inclusion probability of every row that was up for drawing.
+    cuts
+        (H-1,) int64 places in the order at which a new stratum begins; None for designs without.
     """
 
     indices: Rows
@@ -49,6 +51,7 @@ class Draw:
     stratum: NDArray[np.int64] | None = None
     rounding: Floats | None = None
     probabilities: Floats | None = None
+    cuts: Rows | None = None
 
 
 # law, s, order, rng, permanent random numbers (None: the design draws its own from rng, if any)

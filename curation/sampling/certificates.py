@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+STRICT = "score <= q on every row, independent draws"
+ALLOWING = (
+    "scores that exceed q do so as the pilot's rows suggest (the excess), the others do not; "
+    "independent draws"
+)
+
+
 @dataclass(frozen=True)
 class Certificate:
     """An a-priori bound on the error of the estimated total.
@@ -22,7 +29,11 @@ class Certificate:
     delta
         Probability with which the error may exceed the radius.
     radius
-        ``epsilon * bound``, in units of the score.
+        ``epsilon * bound + excess``, in units of the score.
+    excess
+        What scores above q may add, estimated from rows whose score is known and that the proxy had
+        not seen; 0 where there are none. No theorem: it takes their part of the error for a normal
+        one.
     bound
         Largest possible contribution of one draw, ``max q / p``; the sensitivity total where
         the law is exactly proportional to q.
@@ -41,7 +52,8 @@ class Certificate:
     radius: float
     bound: float
     additive: float
-    conditional_on: str = "score <= q on every row, independent draws"
+    excess: float = 0.0
+    conditional_on: str = STRICT
     violated_share: float | None = None
 
 
@@ -63,6 +75,7 @@ def certify(
     additive: float,
     delta: float,
     violated_share: float | None = None,
+    excess_variance: float | None = None,
 ) -> Certificate:
     """Return the certificate of s draws.
 
@@ -80,12 +93,25 @@ def certify(
         Error probability.
     violated_share
         What is known of the assumption; handed on.
+    excess_variance
+        ``sum max(l - q, 0)^2 / p`` over the rows, what is above q adds to the variance of a total
+        at one draw, as estimated from a pilot; None without one. Draws of the part below q are
+        bounded, and Hoeffding's inequality holds for them; the part above adds
+        ``sqrt(2 ln(2 / delta) excess_variance / s)``, as if it were normal.
     """
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta must lie in (0, 1), got {delta}")
     epsilon = math.sqrt(math.log(2.0 / delta) / (2.0 * s))
     positive = law > 0.0
     bound = float(np.max(scores[positive] / law[positive]))
+    excess = math.sqrt(2.0 * math.log(2.0 / delta) * (excess_variance or 0.0) / s)
     return Certificate(
-        epsilon, delta, epsilon * bound, bound, additive, violated_share=violated_share
+        epsilon=epsilon,
+        delta=delta,
+        radius=epsilon * bound + excess,
+        bound=bound,
+        additive=additive,
+        excess=excess,
+        conditional_on=STRICT if excess_variance is None else ALLOWING,
+        violated_share=violated_share,
     )

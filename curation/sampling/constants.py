@@ -73,6 +73,10 @@ class Constants:
     mode: str
     values: Floats
 
+    def scaled(self, share: float) -> Constants:
+        """Return the constants times a share."""
+        return self if share == 1.0 else Constants(self.mode, share * self.values)
+
     def scores(self, proxy: Floats, distance: Floats, cluster: NDArray[np.int32]) -> Floats:
         """Return (m,) sensitivity scores q of rows given by proxy, distance and cluster."""
         own = self.values[cluster]

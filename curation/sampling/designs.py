@@ -109,12 +109,15 @@ def poisson(
     return without_replacement(pi, np.flatnonzero(pi >= 1.0), drawn, "poisson")
 
 
-DESIGNS: dict[str, Design] = {
+IN_STRATA = {
     "coordinated": coordinated,
-    "iid": iid,
-    "poisson": poisson,
     "stratified": stratified,
     "stratified_uniform": stratified_uniform,
+}
+DESIGNS: dict[str, Design] = {
+    **IN_STRATA,
+    "iid": iid,
+    "poisson": poisson,
     "systematic": systematic,
     "uniform": uniform,
 }
@@ -128,6 +131,7 @@ def draw(
     order: Rows | None = None,
     rng: np.random.Generator,
     numbers: Floats | None = None,
+    cuts: Rows | None = None,
 ) -> Draw:
     """Draw s rows by the named design.
 
@@ -140,7 +144,8 @@ def draw(
     s
         Number of draws, 1..n; of ``poisson`` the expected number.
     order
-        (n,) permutation of the rows that ordered designs walk along; left out, 0..n-1.
+        (n,) permutation of the rows that ordered designs walk along; left out, 0..n-1. It must not
+        depend on `numbers`: strata of rows with like numbers would be drawn by their size alone.
     rng
         Source of every random choice that `numbers` leaves open.
     numbers
@@ -148,6 +153,10 @@ def draw(
         ``stratified``, ``stratified_uniform``, ``poisson`` and ``uniform`` choose nearly the same
         rows after rows were added or removed. ``iid`` and ``systematic`` don't use them. Left out,
         they are drawn from rng.
+    cuts
+        (H-1,) increasing places in `order` at which a new stratum begins, for the designs that draw
+        in strata; the others don't use them. Strata that stay where they are keep more rows than
+        strata cut anew when rows come or go. Left out: about equal expected numbers of draws.
 
     Raises
     ------
@@ -159,6 +168,8 @@ def draw(
     line = np.arange(len(law), dtype=np.int64) if order is None else order
     if numbers is not None:
         numbers = _checked(numbers, len(law))
+    if design in IN_STRATA:
+        return IN_STRATA[design](law, s, line, rng, numbers, cuts)
     return DESIGNS[design](law, s, line, rng, numbers)
 
 

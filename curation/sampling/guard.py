@@ -7,12 +7,14 @@ under every mixture of the law with the uniform one; the mixture that costs leas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from curation.sampling.constants import Pilot
+from curation.sampling.stratified import DRAWS_PER_STRATUM
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +44,8 @@ class Smoothness:
         How many rows that rests on.
     raised
         Whether the guard asked for more of the uniform law than without it.
+    reach
+        Share of the constants that the guard left in the law.
     """
 
     r2: float
@@ -50,6 +54,7 @@ class Smoothness:
     uniform_error: float
     pilot_rows: int
     raised: bool = False
+    reach: float = 1.0
 
     @property
     def verdict(self) -> str:
@@ -124,30 +129,30 @@ def mixed(sensitivity: Floats, mix: Floats, *, total: float, rows: int) -> Float
     return (1.0 - mix[:, None]) * (sensitivity / total)[None, :] + mix[:, None] / rows
 
 
-def choose_mix(cost: Floats, fixed: Floats, *, related: bool) -> float:
-    """Return the least of ``MIXES`` that is not clearly worse than the best.
+def choose(cost: Floats, fixed: Floats, *, related: bool) -> int:
+    """Return the first of several laws that is not clearly worse than the best.
 
     A few pilot rows estimate a variance badly, and where the law is right uniform draws give its
-    gain away. While the proxy explains something, a mixture therefore has to be better than a
-    smaller one by more than a standard error of their difference over the pilot rows. Where it
+    gain away. While the proxy explains something, a law therefore has to be better than one that
+    comes before it by more than a standard error of their difference over the pilot rows. Where it
     explains nothing, the best is taken as it is.
 
     Parameters
     ----------
     cost
-        (mixes, m) what each pilot row adds to the variance.
+        (laws, m) what each pilot row adds to the variance, the laws in order of preference.
     fixed
-        (mixes,) what is known to add to it.
+        (laws,) what is known to add to it.
     related
         Whether the proxy explains a part of the score.
     """
     total = cost.sum(axis=1) + fixed
     best = int(np.argmin(total))
     if not related:
-        return float(MIXES[best])
+        return best
     excess = cost - cost[best]
     error = np.sqrt(cost.shape[1] * excess.var(axis=1, ddof=1))
-    return float(MIXES[int(np.argmax(total - total[best] <= error))])
+    return int(np.argmax(total - total[best] <= error))
 
 
 def explained(pilot: Pilot) -> float:
@@ -182,30 +187,47 @@ class Judged:
 
     def spread(self, mixes: Floats, draws: int) -> Floats:
         """Return (mixes,) what the proxy adds to the variance at one draw."""
-        strata = max(1, min(draws // 8, len(self.proxy) // 8))
+        strata = max(1, min(draws // DRAWS_PER_STRATUM, len(self.proxy) // 8))
         law = mixed(self.sensitivity, mixes, total=self.total, rows=self.rows)
         return self.rows / len(self.proxy) * proxy_spread(self.proxy, law, strata=strata)
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """One way for distance to enter the law.
+
+    Attributes
+    ----------
+    reach
+        Share of the constants L that is left in ``q = l-hat + L v``.
+    sensitivity
+        (m,) q of the pilot's rows.
+    judged
+        The same for a sample of all rows.
+    """
+
+    reach: float
+    sensitivity: Floats
+    judged: Judged
+
+
 def look(
     pilot: Pilot | None,
-    sensitivity: Floats,
-    judged: Judged,
+    candidates: Sequence[Candidate],
     *,
     mix: float | str,
     design: str,
     draws: int,
 ) -> Smoothness:
-    """Judge a law by its pilot rows and settle the share of the uniform law.
+    """Judge laws by the pilot's rows; settle the part of distance and that of the uniform law.
 
     Parameters
     ----------
     pilot
         Held-out pilot rows.
-    sensitivity
-        (m,) their q.
-    judged
-        A sample of all rows.
+    candidates
+        Ways for distance to enter, in order of preference; the first is taken unless ``mix`` is
+        ``auto`` and another is clearly better.
     mix
         A share in [0, 1], or ``auto`` to take the one that costs least, at least 0.1.
     design
@@ -214,33 +236,53 @@ def look(
         Number of draws: how many strata there are.
     """
     fixed = LEAST_MIX if mix == "auto" else float(mix)
+    nothing, first = float("nan"), candidates[0]
     if pilot is None or len(pilot) < 2:
-        return Smoothness(float("nan"), fixed, float("nan"), float("nan"), 0)
-    total = judged.total
-    if total <= 0.0:
-        judged = Judged(judged.proxy, np.ones(len(judged.proxy)), judged.rows)
-        sensitivity, total = np.ones(len(pilot)), float(judged.rows)
-    stratified = design not in UNSTRATIFIED
-    chosen = fixed
+        return Smoothness(nothing, fixed, nothing, nothing, 0, reach=first.reach)
+    if first.judged.total <= 0.0:
+        flat = Judged(first.judged.proxy, np.ones(len(first.judged.proxy)), first.judged.rows)
+        first = Candidate(first.reach, np.ones(len(pilot)), flat)
+        candidates = [first]
+    taken, chosen = first, fixed
     if mix == "auto" and design != "uniform":
-        law = mixed(sensitivity, MIXES, total=total, rows=judged.rows)
-        known = judged.spread(MIXES, draws) if stratified else np.zeros(len(MIXES))
-        cost = contributions(pilot, law, design)
-        chosen = choose_mix(cost, known, related=explained(pilot) >= UNRELATED)
+        taken, chosen = _settle(pilot, candidates, design, draws)
     one = np.array([1.0 if design == "stratified_uniform" else chosen])
-    law = mixed(sensitivity, one, total=total, rows=judged.rows)[0]
-    error = float(contributions(pilot, law, design).sum())
-    if stratified:
-        error += float(judged.spread(one, draws)[0])
+    cost, known = _costs(pilot, taken, one, design, draws)
+    error = float(cost.sum() + known.sum())
     whole = float(pilot.weight @ pilot.score)
     mean = whole / float(pilot.weight.sum())
-    flat = float(pilot.weight @ (pilot.score - mean) ** 2) * judged.rows
+    rows = taken.judged.rows
+    spread = float(pilot.weight @ (pilot.score - mean) ** 2) * rows
     scale = max(whole, 1e-300)
     return Smoothness(
         r2=explained(pilot),
         mix=chosen,
-        relative_error=float(np.sqrt(flat if design == "uniform" else error)) / scale,
-        uniform_error=float(np.sqrt(flat)) / scale,
+        relative_error=float(np.sqrt(spread if design == "uniform" else error)) / scale,
+        uniform_error=float(np.sqrt(spread)) / scale,
         pilot_rows=len(pilot),
         raised=mix == "auto" and chosen > LEAST_MIX,
+        reach=taken.reach,
     )
+
+
+def _settle(
+    pilot: Pilot, candidates: Sequence[Candidate], design: str, draws: int
+) -> tuple[Candidate, float]:
+    """Return the candidate and the share of the uniform law that are not clearly worse."""
+    parts = [_costs(pilot, one, MIXES, design, draws) for one in candidates]
+    # little of the uniform law first, and among equal shares of it the candidates as they come
+    cost = np.stack([cost for cost, _ in parts], axis=1).reshape(-1, len(pilot))
+    known = np.stack([known for _, known in parts], axis=1).reshape(-1)
+    place = choose(cost, known, related=explained(pilot) >= UNRELATED)
+    return candidates[place % len(candidates)], float(MIXES[place // len(candidates)])
+
+
+def _costs(
+    pilot: Pilot, candidate: Candidate, mixes: Floats, design: str, draws: int
+) -> tuple[Floats, Floats]:
+    """Return (mixes, m) what pilot rows add to the variance, and (mixes,) what the proxy adds."""
+    judged = candidate.judged
+    law = mixed(candidate.sensitivity, mixes, total=judged.total, rows=judged.rows)
+    stratified = design not in UNSTRATIFIED
+    known = judged.spread(mixes, draws) if stratified else np.zeros(len(mixes))
+    return contributions(pilot, law, design), known

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.threads import count
+from curation.nearest import nearest
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -245,15 +245,10 @@ def relative_least_squares(columns: Floats, scores: Floats) -> Floats:
 
 def _neighbour_means(points: Vectors, scores: Floats, others: Vectors, *, itself: bool) -> Floats:
     """Mean score of the 4 and of the 10 nearest of `others`, (m, 2)."""
-    import faiss
-
-    faiss.omp_set_num_threads(count())
-    index = faiss.IndexFlatL2(others.shape[1])
-    index.add(others)
     wanted = min(MANY + itself, len(others))
-    _, found = index.search(np.ascontiguousarray(points), wanted)
+    found = nearest(points, others, min(FEW + itself, wanted), wanted)
     if itself and wanted > 1:
-        # the row itself need not come first: drop it where it is, else the last
+        # the row itself need not be the nearest, or among them: drop it, else the last
         own = found == np.arange(len(points))[:, None]
         own[:, -1] |= ~own.any(axis=1)
         found = found[~own].reshape(len(points), wanted - 1)

@@ -98,7 +98,8 @@ def select(
         error on the pilot rows.
     constants
         How distance enters: ``balanced``, ``max``, ``quantile``, ``conformal`` or ``variance``.
-        ``max`` and ``quantile`` ask for several pilot rows in every cluster.
+        ``max`` and ``quantile`` ask for several pilot rows in every cluster. With ``balanced`` and
+        ``mix="auto"`` a half or a quarter of the constant is taken where the pilot rows say so.
     design
         ``coordinated``, ``systematic``, ``iid`` (the published algorithm), ``poisson``,
         ``stratified`` (Neyman), ``uniform`` or ``stratified_uniform``.
@@ -119,8 +120,8 @@ def select(
         Same ids and seed: same rows, whatever the order of the rows, the size of the blocks and the
         number of threads.
     previous
-        A selection whose space, clusters, queried scores, proxy, constants and mixture are kept:
-        the rows, of which some may be new, are only assigned, and no score is asked for. `k`,
+        A selection whose space, clusters, queried scores, proxy, constants, mixture and strata are
+        kept: the rows, of which some may be new, are only assigned, and no score is asked for. `k`,
         `space`, `proxy`, `constants`, `mix` and `z` are those of the previous selection, whatever
         is given.
     block_mib
@@ -186,7 +187,7 @@ def select(
         law=law,
         numbers=luck,
         tags=table.tags,
-        order=fitted.order(rows, luck),
+        order=fitted.order(rows, table.tags),
         additive=fitted.constants.additive(rows.distance, rows.cluster),
         budget=s,
         design=design,
@@ -197,6 +198,7 @@ def select(
         labels=read,
         groups=grouped,
         redraw=_Redraw(law, shares, minimum),
+        borders=None if previous is None else previous._borders(),
     )
     chosen: Selection = state.redraw(state, s)
     return chosen

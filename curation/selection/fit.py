@@ -61,6 +61,27 @@ class PerRow:
 
 
 @dataclass(frozen=True)
+class Borders:
+    """Where strata begin, by what rows are ordered by, so that rows may come and go between them.
+
+    Attributes
+    ----------
+    band, rank, distance, tag
+        (H-1,) band of proxy, rank of the cluster, distance, and the number that stands for the id,
+        of the first row of each stratum but the first, in the order of the draw.
+    """
+
+    band: Rows
+    rank: NDArray[np.int32]
+    distance: NDArray[np.float32]
+    tag: Floats
+
+    def __len__(self) -> int:
+        """Return the number of borders."""
+        return len(self.band)
+
+
+@dataclass(frozen=True)
 class Fitted:
     """What was learned; it can be applied to other rows without asking for another score.
 
@@ -114,28 +135,76 @@ class Fitted:
         over = pilot.score > q * (1.0 + 1e-9) + 1e-12
         return float(pilot.weight @ over / pilot.weight.sum())
 
+    def excess_variance(self, *, total: float, rows: int) -> float | None:
+        """Return ``sum max(l - q, 0)^2 / p`` over all rows, estimated from the pilot's.
+
+        One standard error is added: few rows of a heavy tail are seldom its worst. By the law
+        before tilt and shares. None without pilot rows.
+
+        Parameters
+        ----------
+        total, rows
+            Sum of q over the rows that are up for drawing, and their number.
+        """
+        pilot = self.pilot
+        if pilot is None or len(pilot) < 2:
+            return None
+        q = self.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
+        mix = np.array([self.smoothness.mix if total > 0.0 else 1.0])
+        law = guard.mixed(q, mix, total=max(total, 1e-300), rows=rows)[0]
+        above = np.maximum(pilot.score - q * (1.0 + 1e-9) - 1e-12, 0.0)
+        weight = pilot.weight * (rows / pilot.weight.sum())
+        found = np.where(above > 0.0, weight * above**2 / np.maximum(law, 1e-300), 0.0)
+        return float(found.sum() + np.sqrt(len(found) * found.var(ddof=1)))
+
     def scores(self, rows: PerRow) -> Floats:
         """Return (m,) sensitivity scores q."""
         return self.constants.scores(rows.proxy, rows.distance, rows.cluster)
 
-    def order(self, rows: PerRow, numbers: Floats) -> Rows:
+    def order(self, rows: PerRow, tags: Floats) -> Rows:
         """Return the order in which ordered designs walk along the rows.
 
         Bands of similar proxy, then neighbouring clusters, then distance: rows that stand next to
-        each other have similar scores and similar embeddings. Ties are broken by the rows'
-        permanent random numbers, never by where the rows happen to stand.
+        each other have similar scores and similar embeddings. Ties are broken by the numbers
+        that stand for the rows' ids, never by where the rows happen to stand, nor by the luck of
+        the draw.
 
         Parameters
         ----------
         rows
             The rows.
-        numbers
-            (m,) their permanent random numbers.
+        tags
+            (m,) numbers that stand for their ids.
         """
-        band = np.searchsorted(self.edges, rows.proxy, side="right")
-        near = rows.distance.astype(np.float32)
-        keys = (numbers, near, self.clusters.rank[rows.cluster], band)
-        return np.lexsort(keys).astype(np.int64)
+        band, rank, near = self._keys(rows)
+        return np.lexsort((tags, near, rank, band)).astype(np.int64)
+
+    def borders(self, rows: PerRow, tags: Floats, starts: Rows) -> Borders:
+        """Return the borders of strata that begin with the rows `starts`."""
+        return Borders(*self._keys(rows[starts]), tags[starts])
+
+    def cuts(self, borders: Borders, rows: PerRow, tags: Floats, order: Rows) -> Rows:
+        """Return how many rows of an order lie before each border: a binary search in all."""
+        low, high = np.zeros(len(borders), np.int64), np.full(len(borders), len(order), np.int64)
+        while np.any(low < high):
+            middle = (low + high) // 2
+            at = order[np.minimum(middle, len(order) - 1)]
+            band, rank, near = self._keys(rows[at])
+            before = tags[at] < borders.tag
+            for own, limit in (
+                (near, borders.distance),
+                (rank, borders.rank),
+                (band, borders.band),
+            ):
+                before = (own < limit) | ((own == limit) & before)
+            open_ = low < high
+            low = np.where(open_ & before, middle + 1, low)
+            high = np.where(open_ & ~before, middle, high)
+        return low
+
+    def _keys(self, rows: PerRow) -> tuple[Rows, NDArray[np.int32], NDArray[np.float32]]:
+        band = np.searchsorted(self.edges, rows.proxy, side="right").astype(np.int64)
+        return band, self.clusters.rank[rows.cluster], rows.distance.astype(np.float32)
 
     def law(self, rows: PerRow, *, flat: bool = False, tilt: Rows | None = None) -> Floats:
         """Return (m,) the probability of each row per draw.
@@ -211,6 +280,7 @@ def fit(
         min(settings.k, len(for_centroids)),
         iterations=settings.iterations,
         seed=settings.seed,
+        numbers=numbers.of("k-means")[rows[: len(for_centroids)]],
     )
     ties = numbers.of("medoid")
     found = clustering.Summariser(centroids)

@@ -19,7 +19,8 @@ Rows = NDArray[np.int64]
 
 REFERENCES = 4000  # rows whose labels are compared with a row's own
 BINS = 12  # bands of equal proxy mass that rows are ordered by before their clusters
-LEAST_PILOT = 50
+LEAST_PILOT = 60
+REACHES = (0.5, 1.0, 0.25)  # shares of the balanced constant, in order of preference
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,6 @@ class Learner:
             rows=n,
             pilot=pilot,
         )
-        seen = np.empty(0)
-        if pilot is not None:
-            seen = constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
         line = np.lexsort(
             (
                 distance,
@@ -200,15 +198,20 @@ class Learner:
                 np.searchsorted(_edges(values), values, side="right"),
             )
         )
-        q = constants.scores(values, distance, judged.cluster)
+        # how far the constants reach is settled with the mixture; what was asked for stays
+        free = settings.mix == "auto" and settings.constants == "balanced"
+        candidates = []
+        for reach in REACHES if free and pilot is not None else (1.0,):
+            own = constants.scaled(reach)
+            seen = np.empty(0)
+            if pilot is not None:
+                seen = own.scores(pilot.proxy, pilot.distance, pilot.cluster)
+            q = own.scores(values, distance, judged.cluster)
+            candidates.append(guard.Candidate(reach, seen, guard.Judged(values[line], q[line], n)))
         smoothness = guard.look(
-            pilot,
-            seen,
-            guard.Judged(values[line], q[line], n),
-            mix=settings.mix,
-            design=settings.design,
-            draws=settings.draws,
+            pilot, candidates, mix=settings.mix, design=settings.design, draws=settings.draws
         )
+        constants = constants.scaled(smoothness.reach)
         return _Candidate(proxy, constants, smoothness, pilot, values)
 
     def _held_out(self, proxy: proxies.Proxy, asked: _Asked) -> spread.Pilot | None:

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from curation import clustering, sampling
 
 AUTO_K_MOST = 400
-AUTO_K_SHARE = 0.4
+AUTO_K_SHARE = 0.5
 
 
 def resolve_k(k: int | str, *, budget: int, rows: int) -> int:
-    """Return the number of clusters: `k`, or for ``auto`` two fifths of the budget, at most 400.
+    """Return the number of clusters: `k`, or for ``auto`` half of the budget, at most 400.
 
     More clusters make the proxy sharper and cost one query each; docs/estimation.md shows the error
     against k.

@@ -99,6 +99,11 @@ def select_regression(
     if x.ndim != 2 or y.shape != x.shape[:1] or not len(x):
         raise ValueError(f"expected (n, d) features and (n,) targets, got {x.shape} and {y.shape}")
     n = len(x)
+    # squares have to be finite as well
+    wrong = ~((np.abs(x) < 1e150).all(axis=1) & (np.abs(y) < 1e150))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"features or target of row {row} are not finite, or far too large")
     s = resolve_budget(n, budget=budget, fraction=fraction)
     numbers = Numbers(read_ids(ids, n), read_seed(seed))
     luck = numbers.of("draw")
@@ -106,7 +111,8 @@ def select_regression(
         probability, order, clusters = _mix(x, y, resolve_k(k, budget=s, rows=n), numbers)
     else:
         probability = regression.regression_baseline(law, x)
-        order, clusters = np.argsort(luck, kind="stable"), 0
+        # any order will do that has nothing to do with the numbers rows are drawn by
+        order, clusters = np.argsort(numbers.tags(), kind="stable"), 0
     drawn = sampling.draw(
         design,
         probability,
@@ -130,11 +136,11 @@ def _mix(x: Floats, y: Floats, k: int, numbers: Numbers) -> tuple[Floats, Rows, 
     both = np.column_stack([x, y])
     spread = both.std(axis=0)
     points = ((both - both.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)).astype(np.float32)
-    if not np.isfinite(points).all():
-        row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
-        raise ValueError(f"features or target of row {row} are not finite, or far too large")
-    sample = np.argsort(numbers.of("k-means"), kind="stable")[: 64 * k]
-    centroids = clustering.fit_centroids(points[sample], min(k, len(sample)), seed=numbers.seed)
+    luck = numbers.of("k-means")
+    sample = np.argsort(luck, kind="stable")[: 64 * k]
+    centroids = clustering.fit_centroids(
+        points[sample], min(k, len(sample)), seed=numbers.seed, numbers=luck[sample]
+    )
     found = clustering.Summariser(centroids)
     cluster = found.add(points, numbers.of("medoid"))
     clusters = found.finish()
@@ -150,4 +156,4 @@ def _mix(x: Floats, y: Floats, k: int, numbers: Numbers) -> tuple[Floats, Rows, 
         sizes=clusters.sizes,
         distance=distance,
     )
-    return law, np.lexsort((numbers.of("draw"), distance, clusters.rank[own])), clusters.k
+    return law, np.lexsort((numbers.tags(), distance, clusters.rank[own])), clusters.k

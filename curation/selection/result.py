@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from curation import sampling
 from curation.sampling import guard
 from curation.sampling.shares import draw_by_group
-from curation.selection.fit import Fitted, PerRow
+from curation.sampling.stratified import DRAWS_PER_STRATUM
+from curation.selection.fit import Borders, Fitted, PerRow
 from curation.selection.inputs import Labels
 from curation.selection.table import Space
 
@@ -48,6 +49,8 @@ class Drawing:
         As asked for.
     labels, groups
         Of the rows, where given.
+    borders
+        Of an earlier selection's strata, which are kept; None: they are cut anew.
     """
 
     fitted: Fitted
@@ -68,11 +71,21 @@ class Drawing:
     labels: Labels | None
     groups: Labels | None
     redraw: Any = field(repr=False)
+    borders: Borders | None = None
 
     @property
     def n(self) -> int:
         """Number of rows."""
         return len(self.law)
+
+    def cuts(self) -> Rows | None:
+        """Return where kept strata begin in the order; None where none fit this budget."""
+        if self.borders is None:
+            return None
+        draws = self.budget / (len(self.borders) + 1)
+        if not DRAWS_PER_STRATUM / 2 <= draws <= DRAWS_PER_STRATUM * 2:
+            return None
+        return self.fitted.cuts(self.borders, self.rows, self.tags, self.order)
 
 
 @dataclass(frozen=True, repr=False)
@@ -266,6 +279,13 @@ class Selection:
         known = self._draw.probabilities
         return float("nan") if known is None else float(known[row])
 
+    def _borders(self) -> Borders | None:
+        """Return the borders of the strata, for a later selection; None where there are none."""
+        state, cuts = self._state, self._draw.cuts
+        if state.cuts() is not None or cuts is None:
+            return state.borders
+        return state.fitted.borders(state.rows, state.tags, state.order[cuts])
+
     def _medoid(self, cluster: int) -> int | None:
         """Return the row of a cluster's medoid; None if it is not among the rows any more."""
         found = np.flatnonzero(self._state.tags == self._state.fitted.medoid_tags[cluster])
@@ -347,7 +367,7 @@ class Selection:
         variance = float((parts * law * (1.0 - pi) / pi).sum())
         if design not in guard.UNSTRATIFIED and rest > 0.0:
             walk = state.order[chance[state.order] < 1.0]
-            strata = max(1, round(float(chance[walk].sum()) / 8))
+            strata = max(1, round(float(chance[walk].sum()) / DRAWS_PER_STRATUM))
             left = 1.0 - chance[walk]
             variance += float(
                 guard.proxy_spread(
@@ -380,7 +400,7 @@ def _draw(state: Drawing, *, by_group: bool) -> sampling.Draw:
     if by_group and state.groups is not None:
         codes = state.groups.codes
         return draw_by_group(state.design, state.law, codes, state.budget, **how)
-    return sampling.draw(state.design, state.law, state.budget, **how)
+    return sampling.draw(state.design, state.law, state.budget, cuts=state.cuts(), **how)
 
 
 def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
@@ -397,6 +417,7 @@ def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
         additive=state.additive,
         delta=state.delta,
         violated_share=state.fitted.violated_share,
+        excess_variance=state.fitted.excess_variance(total=float(state.scores.sum()), rows=state.n),
     )
     return Selection(
         indices=chosen,
@@ -410,6 +431,7 @@ def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
             "smoothness_r2": smooth.r2,
             "verdict": smooth.verdict,
             "mix": smooth.mix,
+            "reach": smooth.reach,
             "proxy": state.fitted.proxy.name,
             "candidates": state.fitted.candidates,
             "k": state.fitted.clusters.k,

@@ -92,25 +92,69 @@ class AdaptiveRounds:
     ) -> None:
         self._points = reader(embeddings, block_mib=64)
         n = len(self._points)
-        if not 1 <= rounds <= budget <= n:
-            raise ValueError(
-                f"expected 1 <= rounds <= budget <= {n} (the rows), got {rounds} rounds and a "
-                f"budget of {budget} rows"
-            )
         if space not in ("embedding", "embedding+label"):
             raise ValueError(f"space must be embedding or embedding+label, got {space!r}")
-        if design not in sampling.DESIGNS:
-            known = ", ".join(sorted(sampling.DESIGNS))
-            raise ValueError(f"unknown design {design!r}; known: {known}")
-        if not 0.0 < mix <= 1.0:
-            raise ValueError(f"mix must be in (0, 1], got {mix}")
+        _check(n, budget, rounds, design, mix)
         self._labels = read_labels(labels, n)
         if self._labels is None and space != "embedding":
             raise ValueError(f"space {space!r} needs `labels`")
-        self._numbers = Numbers(read_ids(ids, n), read_seed(seed))
+        numbers = Numbers(read_ids(ids, n), read_seed(seed))
+        self._begin(numbers, budget, rounds, design, mix, seed, split=split)
+        self._cluster_rows(resolve_k(k, budget=budget, rows=n), space)
+
+    @classmethod
+    def of_clusters(
+        cls,
+        cluster: NDArray[np.int32],
+        distance: Floats,
+        medoid_rows: Rows,
+        *,
+        numbers: Numbers,
+        budget: int,
+        rounds: int,
+        design: str = "coordinated",
+        mix: float = 0.1,
+        seed: int = 0,
+    ) -> AdaptiveRounds:
+        """Return rounds over rows that are clustered already; clusters are not split.
+
+        Parameters
+        ----------
+        cluster, distance
+            (n,) cluster of each row and squared distance to its medoid.
+        medoid_rows
+            (k,) what the score is asked for; they need not be among the n rows.
+        numbers
+            Of the n rows.
+        budget, rounds, design, mix, seed
+            As above.
+
+        Raises
+        ------
+        ValueError
+            As above.
+        """
+        _check(len(cluster), budget, rounds, design, mix)
+        made = cls.__new__(cls)
+        made._begin(numbers, budget, rounds, design, mix, seed, split=False)
+        made._cluster, made._distance = cluster, distance
+        made._medoid_rows = medoid_rows
+        return made
+
+    def _begin(
+        self,
+        numbers: Numbers,
+        budget: int,
+        rounds: int,
+        design: str,
+        mix: float,
+        seed: int,
+        *,
+        split: bool,
+    ) -> None:
+        self._numbers, self._tags = numbers, numbers.tags()
         self._design, self._mix, self._split, self._seed = design, mix, split, seed
         self._sizes = np.diff(np.linspace(0, budget, rounds + 1).round().astype(int))
-        self._cluster_rows(resolve_k(k, budget=budget, rows=n), space)
         self._done: list[Round] = []
         self._seen: list[tuple[Rows, Floats, Floats]] = []  # rows, scores, what q said of them
         self._q = np.empty(0)
@@ -152,7 +196,7 @@ class AdaptiveRounds:
             raise ValueError(f"all {number} rounds are drawn")
         if len(self._seen) < number:
             raise ValueError("tell the scores of the last round's rows to observe() first")
-        n = len(self._points)
+        n = len(self._cluster)
         medoid_scores = ask(score, self._medoid_rows, n)
         self._proxy = medoid_scores[self._cluster]
         constants = spread.estimate_constants(
@@ -166,7 +210,9 @@ class AdaptiveRounds:
         self._q = constants.scores(self._proxy, self._distance, self._cluster)
         law = sampling.law(self._q, mix=self._mix)
         luck = self._numbers.of(f"round {number}")
-        order = np.lexsort((luck, self._distance, self._cluster, medoid_scores[self._cluster]))
+        order = np.lexsort(
+            (self._tags, self._distance, self._cluster, medoid_scores[self._cluster])
+        )
         drawn = sampling.draw(
             self._design,
             law,
@@ -204,12 +250,15 @@ class AdaptiveRounds:
             self._split_clusters()
 
     def _cluster_rows(self, k: int, space: str) -> None:
-        sample = np.argsort(self._numbers.of("k-means"), kind="stable")[: 64 * k]
+        luck = self._numbers.of("k-means")
+        sample = np.argsort(luck, kind="stable")[: 64 * k]
         targets = None if self._labels is None else self._labels.targets(sample)
         mapping = Space.fit(space, self._points.take(sample), targets, seed=self._seed)
-        self._table = MemoryTable(self._points, self._labels, mapping, self._numbers.tags())
+        self._table = MemoryTable(self._points, self._labels, mapping, self._tags)
         points = self._table.take(sample).points
-        centroids = clustering.fit_centroids(points, min(k, len(points)), seed=self._seed)
+        centroids = clustering.fit_centroids(
+            points, min(k, len(points)), seed=self._seed, numbers=luck[sample]
+        )
         ties = self._ties = self._numbers.of("medoid")
         found = clustering.Summariser(centroids)
         cluster = np.empty(len(self._table), dtype=np.int32)
@@ -264,3 +313,16 @@ class AdaptiveRounds:
             medoids = members[summary.medoid_rows]
             self._medoid_rows = np.append(self._medoid_rows, medoids[1])
             self._medoid_rows[one] = medoids[0]
+
+
+def _check(n: int, budget: int, rounds: int, design: str, mix: float) -> None:
+    if not 1 <= rounds <= budget <= n:
+        raise ValueError(
+            f"expected 1 <= rounds <= budget <= {n} (the rows), got {rounds} rounds and a "
+            f"budget of {budget} rows"
+        )
+    if design not in sampling.DESIGNS:
+        known = ", ".join(sorted(sampling.DESIGNS))
+        raise ValueError(f"unknown design {design!r}; known: {known}")
+    if not 0.0 < mix <= 1.0:
+        raise ValueError(f"mix must be in (0, 1], got {mix}")

@@ -19,9 +19,10 @@ from curation.sampling.guard import (
     MIXES,
     UNRELATED,
     UNSTRATIFIED,
+    Candidate,
     Judged,
     Smoothness,
-    choose_mix,
+    choose,
     contributions,
     explained,
     look,
@@ -53,7 +54,7 @@ def judge(pilot: Pilot, q: np.ndarray, *, mix="auto", design="poisson", rows=Non
     """What is said of a law whose rows are all in the pilot, in the order of their proxies."""
     order = np.argsort(pilot.proxy, kind="stable")
     judged = Judged(pilot.proxy[order], q[order], len(q) if rows is None else rows)
-    return look(pilot, q, judged, mix=mix, design=design, draws=draws)
+    return look(pilot, [Candidate(1.0, q, judged)], mix=mix, design=design, draws=draws)
 
 
 def test_mixed_laws():
@@ -105,8 +106,8 @@ def test_weights_stand_for_rows(design):
     times = np.repeat(np.arange(20), np.repeat([1, 3], 10))
     copied = make_pilot(pilot.score[times], pilot.proxy[times])
     judged = Judged(pilot.proxy, q, 40)
-    one = look(heavy, q, judged, mix=0.2, design=design, draws=8)
-    two = look(copied, q[times], judged, mix=0.2, design=design, draws=8)
+    one = look(heavy, [Candidate(1.0, q, judged)], mix=0.2, design=design, draws=8)
+    two = look(copied, [Candidate(1.0, q[times], judged)], mix=0.2, design=design, draws=8)
     assert one.mix == two.mix
     assert one.r2 == pytest.approx(two.r2)
     assert one.relative_error == pytest.approx(two.relative_error)
@@ -152,7 +153,7 @@ def test_relative_error_is_that_of_the_law_it_settles_on(design):
         cost = contributions(pilot, law, design).sum()
         if design not in UNSTRATIFIED:
             order = np.argsort(pilot.proxy, kind="stable")
-            cost += proxy_spread(pilot.proxy[order], law[order], strata=3)
+            cost += proxy_spread(pilot.proxy[order], law[order], strata=6)
         assert told.relative_error == pytest.approx(math.sqrt(cost) / pilot.score.sum())
         assert told.mix == mix
         assert told.pilot_rows == 60
@@ -196,12 +197,12 @@ def test_auto_takes_the_least_mixture_that_is_not_clearly_worse(n, seed, design,
     known = np.zeros(len(MIXES))
     if design == "coordinated":
         order = np.argsort(pilot.proxy, kind="stable")
-        strata = max(1, min(2, n // 8))
+        strata = max(1, min(4, n // 8))
         known = proxy_spread(pilot.proxy[order], laws[:, order], strata=strata)
     total = cost.sum(axis=1) + known
     best = int(np.argmin(total))
     related = told.r2 >= UNRELATED
-    assert told.mix == choose_mix(cost, known, related=related)
+    assert told.mix == MIXES[choose(cost, known, related=related)]
     assert told.raised == (told.mix > LEAST_MIX)
     if not related:
         assert told.mix == MIXES[best]
@@ -232,14 +233,15 @@ def test_noise_moves_the_mixture_and_smoothness_does_not(design):
 @pytest.mark.parametrize("pilot", [None, make_pilot(np.ones(1), np.ones(1))])
 def test_without_pilot_rows_nothing_is_claimed(pilot):
     judged = Judged(np.ones(9), np.ones(9), 9)
-    told = look(pilot, np.ones(1), judged, mix="auto", design="coordinated", draws=3)
+    only = [Candidate(1.0, np.ones(1), judged)]
+    told = look(pilot, only, mix="auto", design="coordinated", draws=3)
     assert math.isnan(told.r2)
     assert math.isnan(told.relative_error)
     assert math.isnan(told.uniform_error)
     assert told.mix == LEAST_MIX
     assert told.pilot_rows == 0
     assert told.verdict == "not measured: no pilot rows were asked for"
-    fixed = look(pilot, np.ones(1), judged, mix=0.4, design="coordinated", draws=3)
+    fixed = look(pilot, only, mix=0.4, design="coordinated", draws=3)
     assert fixed.mix == 0.4
 
 
@@ -263,3 +265,36 @@ def test_verdicts():
     assert told.startswith("the proxy explains 42% of the score: 40% of the law is uniform")
     assert verdict(1.0, raised=True).startswith("the proxy explains 42% of the score: ")
     assert verdict(1.0, raised=True) != verdict(1.0, raised=False)
+
+
+def reaches(pilot: Pilot, qs: list[np.ndarray]) -> list[Candidate]:
+    order = np.argsort(pilot.proxy, kind="stable")
+    return [
+        Candidate(reach, q, Judged(pilot.proxy[order], q[order], len(q)))
+        for reach, q in zip((0.5, 1.0, 0.25), qs, strict=True)
+    ]
+
+
+def test_distance_reaches_as_far_as_it_explains_errors():
+    """Errors in proportion to q with all of the constant, with a quarter, or with neither."""
+    rng = np.random.default_rng(4)
+    proxy, far = rng.gamma(2.0, size=800), rng.gamma(0.5, size=800) * 4.0
+    qs = {reach: proxy + reach * far for reach in (0.5, 1.0, 0.25)}
+    found = {}
+    for reach, q in {**qs, 0.0: proxy}.items():
+        score = np.maximum(proxy + 3.0 * q * rng.normal(size=800), 0.0)
+        pilot = make_pilot(score, proxy)
+        told = look(
+            pilot, reaches(pilot, list(qs.values())), mix="auto", design="coordinated", draws=400
+        )
+        found[reach] = told.reach
+        fixed = look(pilot, reaches(pilot, list(qs.values())), mix=0.1, design="iid", draws=400)
+        assert fixed.reach == 0.5  # the first, where nothing is to be settled
+    assert found[0.0] == found[0.25] == 0.25
+    assert found[1.0] > 0.25
+
+
+def test_ties_go_to_the_first():
+    pilot, q = whole()
+    told = look(pilot, reaches(pilot, [q, q, q]), mix="auto", design="poisson", draws=16)
+    assert told.reach == 0.5

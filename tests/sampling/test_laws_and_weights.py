@@ -143,3 +143,18 @@ def test_bound_without_mixture_is_the_sensitivity_total(rng):
     scores = rng.gamma(1, size=30)
     told = certify(scores, law(scores, mix=0.0), 10, additive=0.0, delta=0.05)
     assert told.bound == pytest.approx(scores.sum())
+
+
+def test_certificate_with_an_excess():
+    scores = np.array([1.0, 2.0, 3.0, 4.0])
+    p = law(scores, mix=0.2)
+    plain = certify(scores, p, 50, additive=1.0, delta=0.1)
+    told = certify(scores, p, 50, additive=1.0, delta=0.1, violated_share=0.1, excess_variance=7.0)
+    assert plain.excess == 0.0
+    assert told.excess == pytest.approx(math.sqrt(2 * math.log(2 / 0.1) * 7.0 / 50))
+    assert told.radius == pytest.approx(plain.radius + told.excess)
+    assert told.bound == plain.bound
+    assert "pilot" in told.conditional_on
+    assert "pilot" not in plain.conditional_on
+    none = certify(scores, p, 50, additive=1.0, delta=0.1, excess_variance=0.0)
+    assert none.radius == plain.radius

@@ -162,7 +162,7 @@ def test_score_is_asked_at_most_twice(constants, proxy):
             wanted = np.minimum(pilot_rows_per_cluster(k), sizes - 1)
             assert np.bincount(cluster[asked[1]], minlength=k).tolist() == wanted.tolist()
         elif pilot:
-            assert len(asked[1]) == 50
+            assert len(asked[1]) == 60
 
 
 def test_pilot_rows_are_where_the_scores_are():
@@ -291,7 +291,9 @@ def test_scores_are_proxy_and_distance(constants):
     assert q == pytest.approx(expected)
     assert (len(set(values.tolist())) > 1) == (constants in PER_CLUSTER)
     if constants == "balanced":
-        assert own.sum() == pytest.approx(proxy.sum(), rel=1e-6)
+        reach = chosen.diagnostics["reach"]  # the guard may leave a half or a quarter
+        assert reach in (0.25, 0.5, 1.0)
+        assert own.sum() == pytest.approx(reach * proxy.sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize("design", ["uniform", "stratified_uniform"])
@@ -352,7 +354,7 @@ def test_diagnostics_of_the_weights():
     assert chosen.diagnostics["design_effect"] == pytest.approx(50 / effective)
     cover = np.bincount(chosen.cluster, minlength=chosen.diagnostics["k"])
     assert chosen.diagnostics["coverage"].tolist() == cover.tolist()
-    assert repr(chosen).startswith("Selection(50 of 400 rows by coordinated, 62 score evaluations")
+    assert repr(chosen).startswith("Selection(50 of 400 rows by coordinated, 72 score evaluations")
 
 
 def test_estimates_by_their_formulas():
