@@ -212,11 +212,25 @@ class Score(Strict):
         "balanced", description="How distance enters the sensitivity (docs/methods.md, constants)."
     )
     epochs: int = Field(20, ge=1, description="For `mlp` and `transformer` pilots.")
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Adaptive rounds: the draw is cut into so many parts, and each but the first "
+        "follows the scores of a model trained on all rows so far.",
+    )
 
     @model_validator(mode="after")
     def _column_named(self) -> Score:
         if (self.model == "column") != (self.column is not None):
             raise ValueError("score: model `column` and the field `column` go together")
+        if self.rounds > 1 and self.model not in ("probe", "mlp"):
+            raise ValueError(
+                f"score.rounds: model `{self.model}` cannot be trained anew in each round; take "
+                "`probe` or `mlp`"
+            )
+        if self.rounds > 1 and self.proxy not in ("auto", "cluster"):
+            raise ValueError("score.rounds: rounds go by the medoids' scores (proxy `cluster`)")
         return self
 
 
@@ -260,6 +274,17 @@ class Selection(Strict):
     )
     minimum: int | dict[str, Annotated[int, Field(ge=0)]] = Field(
         0, description="Least expected number of drawn rows of every group, or by group."
+    )
+    law: Literal["sensitivity", "regression", "leverage", "ridge_leverage", "row_norm"] = Field(
+        "sensitivity",
+        description="What rows are drawn by. `regression` (residual at the medoids, leverage, "
+        "uniform) and the baselines after it are for least-squares fits of `columns.target` on the "
+        "embeddings; the baselines hold all embeddings in memory.",
+    )
+    calibrate: bool = Field(
+        False,
+        description="Adds `calibrated_weight`, which reproduces the sizes of groups of clusters, "
+        "the proxy's total and the counts of classes and groups, and trains with it.",
     )
     weight_exponent: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         1.0, description="training_weight = (combined weight) ** this; 1 keeps it unbiased."
@@ -379,6 +404,7 @@ class CuratedDatasetConfig(Strict):
                 f"selection: design `{design}` draws every row with the same probability; `tilt` "
                 "needs another one"
             )
+        self._law_fits()
         if self.selection.by_group and not self.columns.group:
             raise ValueError(
                 "selection: tilt `groups`, `shares` and `minimum` need `columns.group`"
@@ -390,6 +416,22 @@ class CuratedDatasetConfig(Strict):
         if self.clusters.space == "gradient" and self.score.model == "transformer":
             raise ValueError("clusters.space: `gradient` goes with score.model `probe` or `mlp`")
         return self
+
+    def _law_fits(self) -> None:
+        wanted, rounds = self.selection, self.score.rounds
+        if wanted.law != "sensitivity":
+            if self.columns.target is None:
+                raise ValueError(f"selection.law: `{wanted.law}` needs `columns.target`")
+            if wanted.design in ("uniform", "stratified_uniform") or wanted.tilt != "none":
+                raise ValueError(
+                    f"selection.law: `{wanted.law}` goes with neither uniform designs nor `tilt`"
+                )
+            if rounds > 1:
+                raise ValueError("score.rounds: rounds need selection.law `sensitivity`")
+        if rounds > 1 and (wanted.tilt != "none" or wanted.shared or wanted.calibrate):
+            raise ValueError(
+                "score.rounds: rounds go with neither `tilt`, `shares`, `minimum` nor `calibrate`"
+            )
 
 
 def matches(key: str, globs: list[str]) -> bool:

@@ -13,13 +13,14 @@ import curation
 
 ROOT = Path(curation.__file__).parent
 DOMAIN = {"sources", "encoders", "clustering", "sampling", "models", "reporting"}
-BASE = {"config", "store", "progress", "threads"}
+BASE = {"config", "nearest", "store", "progress", "threads"}
 # what each part may import from the package, besides itself
 ALLOWED = {
     **dict.fromkeys(DOMAIN, BASE),
     "config": set(),
     "progress": set(),
     "threads": set(),
+    "nearest": {"threads"},
     "store": set(),
     "registry": {"config"},
     "selection": {"clustering", "sampling", "progress"},

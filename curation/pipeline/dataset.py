@@ -37,7 +37,7 @@ PER_SHARD = (RAW, EMBEDDINGS, SENSITIVITY_SCORES)
 # Bumped when the code of a stage changes what it writes: the recipe of every artifact carries it,
 # and Dagster shows it as the asset's code version.
 CODE_VERSIONS = dict.fromkeys(ASSETS, "1") | dict.fromkeys(
-    (PILOT_MODEL, CENTROIDS, SENSITIVITY_SCORES, SELECTED_SUBSET, EVALUATION_MODEL), "2"
+    (PILOT_MODEL, CENTROIDS, SENSITIVITY_SCORES, SELECTED_SUBSET, EVALUATION_MODEL), "3"
 )
 
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from curation.encoders import locate_weights
 from curation.models import evaluate, fit_pilot, fit_text_classifier
+from curation.pipeline.chosen import Chosen
 from curation.pipeline.dataset import CENTROIDS, EVALUATION_MODEL, SELECTED_SUBSET, Dataset, Outcome
 from curation.pipeline.findings import Finding
 from curation.pipeline.pilot import fit_score_model, pilot_rows
 from curation.pipeline.population import Population, population
 from curation.pipeline.score import Centroids, cluster, rows_of
-from curation.pipeline.subset import Chosen, choose, load_scored, pilot_in
+from curation.pipeline.subset import draw_subset, load_scored, pilot_in
 from curation.pipeline.tables import SUBSET, write_json
 from curation.pipeline.views import evaluation_view
 from curation.progress import track
@@ -135,8 +136,7 @@ def probe_results(setting: Setting) -> Results:
         for seed in range(first, first + wanted.probe_seeds):
             chosen = choose_again(setting, seed=seed)
             rng = np.random.default_rng([seed, 2])
-            size = int(chosen.drawn.multiplicity.sum()) + int((chosen.reason == "pilot").sum())
-            uniform = np.sort(rng.choice(len(people), size, replace=False))
+            uniform = np.sort(rng.choice(len(people), chosen.size, replace=False))
             for name, rows, weights in (
                 ("subset", chosen.rows, chosen.training_weight),
                 ("uniform", uniform, None),
@@ -161,10 +161,12 @@ def choose_again(setting: Setting, *, seed: int) -> Chosen:
     """
     people, config = setting.people, setting.dataset.config
     if config.score.model not in ("probe", "mlp"):
-        return choose(people, setting.fitted, setting.scored, pilot_in(people), seed=seed)
+        pilot, model = pilot_in(people), None  # the configuration refuses rounds with these
+        return draw_subset(people, setting.fitted, setting.scored, pilot, model, seed=seed)
     pilot = pilot_rows(people, seed=seed)
-    found = cluster(people, fit_score_model(people, pilot, seed=seed), seed=seed)
-    return choose(people, found.fitted, rows_of(found), pilot, seed=seed)
+    model = fit_score_model(people, pilot, seed=seed)
+    found = cluster(people, model, seed=seed)
+    return draw_subset(people, found.fitted, rows_of(found), pilot, model, seed=seed)
 
 
 def _everything(people: Population) -> tuple[NDArray[np.float32], NDArray[np.generic]]:

@@ -94,8 +94,14 @@ def make_pilot_model(dataset: Dataset) -> Outcome:
     )
 
 
-def fit_score_model(people: Population, chosen: NDArray[np.int64], *, seed: int) -> Any:
-    """Fit the configured score model on chosen rows."""
+def fit_score_model(
+    people: Population,
+    chosen: NDArray[np.int64],
+    *,
+    seed: int,
+    weights: NDArray[np.float64] | None = None,
+) -> Any:
+    """Fit the configured score model on chosen rows, weighted where weights are given."""
     config = people.dataset.config
     assert people.labels is not None  # noqa: S101  the configuration was checked
     labels = people.labels[chosen]
@@ -103,7 +109,7 @@ def fit_score_model(people: Population, chosen: NDArray[np.int64], *, seed: int)
         return fit_text_classifier(
             people.rows(chosen)[people.dataset.columns.input].to_list(),
             labels.tolist(),
-            weights=None,
+            weights=weights,
             classes=people.classes,
             weights_folder=locate_weights(config.encoder.model),
             max_length=config.encoder.max_length,
@@ -116,6 +122,7 @@ def fit_score_model(people: Population, chosen: NDArray[np.int64], *, seed: int)
         people.embeddings(chosen),
         labels,
         task="classification" if people.dataset.columns.label else "regression",
+        sample_weight=weights,
         classes=people.classes or None,
         epochs=config.score.epochs,
         seed=seed,

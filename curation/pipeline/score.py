@@ -76,7 +76,8 @@ def cluster(people: Population, model: Any, *, seed: int) -> Clustered:
     n = len(people)
     settings = Settings(
         k=resolve_k(config.clusters.k, budget=budget_of(people.dataset, n), rows=n),
-        proxy=config.score.proxy,
+        # rounds go by the medoids' scores, which are asked for again
+        proxy="cluster" if config.score.rounds > 1 else config.score.proxy,
         constants=config.score.constants,
         mix=config.selection.mix,
         design=config.selection.design,

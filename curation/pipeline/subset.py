@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from curation import sampling
-from curation.clustering.spaces import class_codes
+from curation.pipeline.chosen import Chosen, Part, choose
 from curation.pipeline.dataset import (
     PILOT_MODEL,
     SELECTED_SUBSET,
@@ -21,11 +21,11 @@ from curation.pipeline.dataset import (
 from curation.pipeline.findings import Finding, subset_findings
 from curation.pipeline.pilot import PILOT_ROWS, budget_of, load_score_model, query_scores
 from curation.pipeline.population import Population, population
+from curation.pipeline.rounds import choose_in_rounds
 from curation.pipeline.score import Centroids
 from curation.pipeline.tables import SCORES, SUBSET, write_parquet
 from curation.pipeline.views import subset_view
-from curation.sampling.shares import allocate, draw_by_group
-from curation.selection import FLAT, Fitted, PerRow, law_of
+from curation.selection import Fitted, PerRow, law_of
 from curation.store import Draft, StoreError, digest
 
 OWN_COLUMNS = (
@@ -41,146 +41,22 @@ OWN_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The rows of a subset, as indices into the population.
-
-    Attributes
-    ----------
-    rows
-        (b,) indices into the population, sorted.
-    weight
-        (b,) Horvitz-Thompson weights; pilot rows have 1, they stand for themselves.
-    training_weight
-        (b,) mean 1.
-    probability
-        (b,) inclusion probabilities given the pilot.
-    reason
-        (b,) ``pilot``, ``take-all`` or ``drawn``.
-    drawn
-        The draw, over the rows that are not in the pilot.
-    rest
-        Indices into the population of the rows that were up for drawing.
-    law
-        (r,) their law.
-    scores
-        (r,) their sensitivity scores.
-    additive
-        ``sum L v`` over them, in units of the score.
-    """
-
-    rows: NDArray[np.int64]
-    weight: NDArray[np.float64]
-    training_weight: NDArray[np.float64]
-    probability: NDArray[np.float64]
-    reason: NDArray[np.str_]
-    drawn: sampling.Draw
-    rest: NDArray[np.int64]
-    law: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    additive: float
-
-
-def choose(
+def draw_subset(
     people: Population,
     fitted: Fitted,
     scored: PerRow,
     pilot: NDArray[np.int64],
+    model: Any,
     *,
     seed: int,
 ) -> Chosen:
-    """Draw a subset: the pilot as it is, the rest of the budget by the law.
+    """Draw a subset in one go or in rounds, as the data set's settings say.
 
-    Given the pilot, the law over the other rows is fixed before anything is drawn, so the weighted
-    total is unbiased whatever the pilot model is.
-
-    Parameters
-    ----------
-    people
-        The n rows; the ``selection`` settings of their data set are read.
-    fitted
-        What was learned: the law's parts.
-    scored
-        Clusters, distances and proxies of all n rows.
-    pilot
-        Rows that are in the subset already.
-    seed
-        Seed of the draw.
+    Parameters are those of :func:`curation.pipeline.rounds.choose_in_rounds`.
     """
-    wanted = people.dataset.config.selection
-    n = len(people)
-    draws = budget_of(people.dataset, n) - len(pilot)
-    rest = np.setdiff1d(np.arange(n), pilot)
-    there = scored[rest]
-    codes, names = _groups(people, rest)
-    law = fitted.law(
-        there,
-        flat=wanted.design in FLAT,  # the certificate is of the law that rows are drawn by
-        tilt=_tilt(people, rest),
-    )
-    if wanted.shared and codes is not None:
-        law = allocate(
-            law,
-            codes,
-            names,
-            draws,
-            shares=None if wanted.shares == "none" else wanted.shares,
-            minimum=wanted.minimum or None,
-        )
-    numbers = people.numbers(seed)
-    how: dict[str, Any] = {
-        "order": fitted.order(there, numbers.tags()[rest]),
-        "rng": np.random.default_rng([seed, 1]),
-        "numbers": numbers.of("draw")[rest],
-    }
-    if wanted.shared and codes is not None:
-        drawn = draw_by_group(wanted.design, law, codes, draws, **how)
-    else:
-        drawn = sampling.draw(wanted.design, law, draws, **how)
-    rows = np.concatenate([pilot, rest[drawn.indices]])
-    weight = np.concatenate([np.ones(len(pilot)), drawn.weights])
-    is_pilot = np.arange(len(rows)) < len(pilot)
-    reason = np.where(is_pilot, "pilot", "drawn")
-    reason[len(pilot) :][drawn.take_all] = "take-all"
-    training = sampling.training_weights(
-        weight,
-        is_pilot,
-        rows=n,
-        draws=int(drawn.multiplicity.sum()),
-        exponent=wanted.weight_exponent,
-    )
-    probability = np.concatenate([np.ones(len(pilot)), drawn.inclusion_probability])
-    by_row = np.argsort(rows, kind="stable")
-    return Chosen(
-        rows=rows[by_row],
-        weight=weight[by_row],
-        training_weight=training[by_row],
-        probability=probability[by_row],
-        reason=reason[by_row],
-        drawn=drawn,
-        rest=rest,
-        law=law,
-        scores=fitted.scores(there),
-        additive=fitted.constants.additive(there.distance, there.cluster),
-    )
-
-
-def _tilt(people: Population, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Return the classes or groups that rare rows are favoured by."""
-    tilt = people.dataset.config.selection.tilt
-    if tilt == "classes" and people.labels is not None:
-        return class_codes(people.labels, people.classes)[rows]
-    return _groups(people, rows)[0] if tilt == "groups" else None
-
-
-def _groups(
-    people: Population, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    """Return the group of each row and the groups' names."""
-    if people.groups is None:
-        return None, ()
-    names = tuple(np.unique(people.groups).tolist())
-    return class_codes(people.groups, names)[rows], names
+    if people.dataset.config.score.rounds > 1:
+        return choose_in_rounds(people, fitted, scored, pilot, model, seed=seed)
+    return choose(people, fitted, scored, pilot, seed=seed)
 
 
 def load_scored(people: Population, centroids: Centroids) -> tuple[PerRow, str]:
@@ -243,7 +119,8 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
 
     def fill(draft: Draft) -> None:
         pilot = pilot_in(people)
-        chosen = choose(people, centroids.fitted, scored, pilot, seed=seed)
+        model = load_score_model(pilot_model)
+        chosen = draw_subset(people, centroids.fitted, scored, pilot, model, seed=seed)
         frame = _frame(people, chosen, centroids.fitted, scored)
         write_parquet(draft, SUBSET, frame)
         draft.row_count = len(frame)
@@ -277,6 +154,11 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
 
 def _frame(people: Population, chosen: Chosen, fitted: Fitted, scored: PerRow) -> pl.DataFrame:
     own = people.rows(chosen.rows)
+    more = []
+    if chosen.calibrated is not None:
+        more.append(pl.Series("calibrated_weight", chosen.calibrated))
+    if chosen.round is not None:
+        more.append(pl.Series("round", chosen.round))
     frame = own.with_columns(
         pl.Series("weight", chosen.weight),
         pl.Series("training_weight", chosen.training_weight),
@@ -284,39 +166,43 @@ def _frame(people: Population, chosen: Chosen, fitted: Fitted, scored: PerRow) -
         pl.Series("cluster", scored.cluster[chosen.rows]),
         pl.Series("score", fitted.scores(scored[chosen.rows])),
         pl.Series("reason", chosen.reason),
+        *more,
     )
-    others = [c for c in frame.columns if c not in (*OWN_COLUMNS, "split")]
-    return frame.select(*OWN_COLUMNS, *others)
+    ours = [*OWN_COLUMNS, *(column.name for column in more)]
+    return frame.select(*ours, *(c for c in frame.columns if c not in (*ours, "split")))
 
 
 def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[str, object]:
     dataset = people.dataset
     wanted = dataset.config.selection
-    s = budget_of(dataset, len(people)) - int((chosen.reason == "pilot").sum())
+    widest = max(chosen.parts, key=lambda part: part.bound)
+    once, fitted = len(chosen.parts) == 1, centroids.fitted
     certificate = sampling.certify(
-        chosen.scores,
-        law_of(chosen.drawn, chosen.law, s),
-        s,
+        widest.scores,
+        law_of(widest.drawn, widest.law, widest.draws),
+        chosen.draws,
         additive=chosen.additive,
         delta=wanted.delta,
-        violated_share=centroids.fitted.violated_share,
-        excess_variance=centroids.fitted.excess_variance(
-            total=float(chosen.scores.sum()), rows=len(chosen.scores)
-        ),
+        # of the pilot model's law; later rounds go by others
+        violated_share=fitted.violated_share if once else None,
+        excess_variance=fitted.excess_variance(
+            total=float(widest.scores.sum()), rows=len(widest.scores)
+        )
+        if once
+        else None,
     )
-    # a-priori standard error of the weights' total, for independent draws by the same law
-    inverse = float(np.sum(1.0 / chosen.law))
-    spread = np.sqrt(max(inverse - float(len(chosen.rest)) ** 2, 0.0) / s)
-    if wanted.design == "poisson" and chosen.drawn.probabilities is not None:
-        pi = chosen.drawn.probabilities  # the number of rows is random as well
-        spread = np.sqrt(float(np.sum((1.0 - pi) / pi)))
+    spread = np.sqrt(
+        sum((part.draws / chosen.draws * _spread_of_weights(part)) ** 2 for part in chosen.parts)
+    )
     figures: dict[str, object] = {
         "rows": len(people),
         "budget": budget_of(dataset, len(people)),
         "distinct_rows": len(chosen.rows),
         "pilot_rows": int((chosen.reason == "pilot").sum()),
         "take_all_rows": int((chosen.reason == "take-all").sum()),
-        "queries": centroids.artifact.figures["queries"],
+        "queries": centroids.artifact.figures["queries"] + chosen.queries,
+        "rounds": len(chosen.parts),
+        "law": wanted.law,
         "design": wanted.design,
         "weight_total": float(chosen.weight.sum()),
         "weight_standard_error": float(spread),
@@ -334,6 +220,15 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
     return figures
 
 
+def _spread_of_weights(part: Part) -> float:
+    """Return the a-priori standard error of the weights' total, for independent draws."""
+    if part.drawn.design == "poisson" and part.drawn.probabilities is not None:
+        pi = part.drawn.probabilities  # the number of rows is random as well
+        return float(np.sqrt(np.sum((1.0 - pi) / pi)))
+    inverse = float(np.sum(1.0 / part.law))
+    return float(np.sqrt(max(inverse - float(len(part.law)) ** 2, 0.0) / part.draws))
+
+
 def _estimate(people: Population, chosen: Chosen) -> dict[str, Any]:
     """Estimate the total score from the subset, and measure the error where that is cheap.
 
@@ -344,21 +239,26 @@ def _estimate(people: Population, chosen: Chosen) -> dict[str, Any]:
     """
     dataset = people.dataset
     model = load_score_model(dataset.store.need(dataset.at(PILOT_MODEL)))
-    pilot = chosen.rows[chosen.reason == "pilot"]
-    drawn = chosen.rest[chosen.drawn.indices]
+    first, pilot = chosen.parts[0], chosen.pilot
     known = float(query_scores(people, model, pilot).sum()) if len(pilot) else 0.0
-    values = query_scores(people, model, drawn)
+    rows = np.setdiff1d(chosen.rows, pilot)
+    values = query_scores(people, model, rows)
+
+    def values_of(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+        return values[np.searchsorted(rows, drawn)]
+
+    above = values_of(chosen.rest[first.drawn.indices]) > first.scores[first.drawn.indices] + 1e-12
     result: dict[str, Any] = {
-        **_known_interval(sampling.estimate_total(values, chosen.drawn, known=known)),
-        "evaluations": len(pilot) + len(drawn),
-        "violated_share": float(np.mean(values > chosen.scores[chosen.drawn.indices] + 1e-12)),
+        **_known_interval(chosen.estimate(values_of, known=known)),
+        "evaluations": len(pilot) + len(rows),
+        "violated_share": float(np.mean(above)),
         "truth": None,
     }
     if dataset.config.score.model in ("probe", "mlp"):
         result["truth"] = _true_total(people, model)
         rng = np.random.default_rng([dataset.config.selection.seed, 4])
         n = len(chosen.rest)
-        other = sampling.draw("uniform", np.full(n, 1.0 / n), len(drawn), rng=rng)
+        other = sampling.draw("uniform", np.full(n, 1.0 / n), len(rows), rng=rng)
         values = query_scores(people, model, chosen.rest[other.indices])
         result["uniform"] = _known_interval(sampling.estimate_total(values, other, known=known))
     return result

@@ -5,6 +5,7 @@ for everything that both need.
 """
 
 from curation.selection.api import FLAT, select
+from curation.selection.calibrated import Kind, calibrate
 from curation.selection.fit import (
     Fitted,
     PerRow,
@@ -28,6 +29,7 @@ __all__ = [
     "SKETCH_DIMENSION",
     "AdaptiveRounds",
     "Fitted",
+    "Kind",
     "Labels",
     "Numbers",
     "PerRow",
@@ -36,6 +38,7 @@ __all__ = [
     "Settings",
     "View",
     "assign",
+    "calibrate",
     "fit",
     "fit_sample",
     "from_parts",

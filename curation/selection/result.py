@@ -13,6 +13,7 @@ from curation import sampling
 from curation.sampling import guard
 from curation.sampling.shares import draw_by_group
 from curation.sampling.stratified import DRAWS_PER_STRATUM
+from curation.selection.calibrated import Calibrated, Kind, calibrate
 from curation.selection.fit import Borders, Fitted, PerRow
 from curation.selection.inputs import Labels
 from curation.selection.table import Space
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Method = Literal["ht", "difference", "calibrated"]
-
-DRAWS_PER_CELL = 20  # expected draws in a group of clusters whose size calibrated weights reproduce
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,10 @@ class Selection:
                 own, proxy[drawn], float(proxy.sum()), self._draw, level=level
             )
         if method == "calibrated":
-            columns, totals, _, _ = self._calibrated()
-            return sampling.estimate_calibrated(own, columns, totals, self._draw, level=level)
+            known = self._calibrated()
+            return sampling.estimate_calibrated(
+                own, known.columns, known.totals, self._draw, level=level
+            )
         raise ValueError(f"method must be ht, difference or calibrated, got {method!r}")
 
     def calibrated_weights(self) -> Floats:
@@ -206,42 +207,17 @@ class Selection:
             Where no positive weights can, with the reason: the total that is out of reach.
         """
         back = np.empty(len(self))
-        back[np.searchsorted(self.indices, self._draw.indices)] = self._calibrated()[3]
+        back[np.searchsorted(self.indices, self._draw.indices)] = self._calibrated().weights
         return back
 
-    def _calibrated(self) -> tuple[Floats, Floats, list[str], Floats]:
-        """Columns, totals and names of what is known, and the weights that reproduce it."""
-        cells = max(1, len(self) // DRAWS_PER_CELL)
-        while True:
-            columns, totals, names = self._known(cells)
-            try:
-                found = sampling.rake(self._draw.weights, columns, totals, names=names)
-            except sampling.CalibrationError:
-                if cells == 1:
-                    raise
-                cells //= 2
-                continue
-            return columns, totals, names, found
-
-    def _known(self, cells: int) -> tuple[Floats, Floats, list[str]]:
-        """Columns of the drawn rows, their totals over all rows, and their names."""
-        state, drawn = self._state, self._draw.indices
-        k = state.fitted.clusters.k
-        place = state.fitted.clusters.rank.astype(np.int64) * min(cells, k) // k
-        parts = [("clusters", place[state.rows.cluster], min(cells, k))]
-        for what, labels in (("class", state.labels), ("group", state.groups)):
-            if labels is not None and labels.classes:
-                parts.append((what, labels.codes, len(labels.classes)))
-        columns, totals, names = [], [], []
-        for what, codes, number in parts:
-            counts = np.bincount(codes, minlength=number)
-            for one in np.flatnonzero(counts):
-                columns.append((codes[drawn] == one).astype(np.float64))
-                totals.append(float(counts[one]))
-                names.append(f"{what} {one}")
-        columns.append(state.rows.proxy[drawn])
-        totals.append(float(state.rows.proxy.sum()))
-        return np.stack(columns, axis=1), np.array(totals), [*names, "proxy total"]
+    def _calibrated(self) -> Calibrated:
+        state = self._state
+        kinds = [
+            Kind(what, labels.codes, len(labels.classes))
+            for what, labels in (("class", state.labels), ("group", state.groups))
+            if labels is not None and labels.classes
+        ]
+        return calibrate(self._draw, state.fitted, state.rows, kinds)
 
     def explain(self, row: int) -> dict[str, Any]:
         """Return why a row was chosen or not, for any row of the data set.

@@ -35,12 +35,15 @@ class Round:
         (m,) given the rounds before.
     queries
         Scores asked for at the medoids.
+    drawn
+        The draw itself, in its own order.
     """
 
     indices: Rows
     weights: Floats
     inclusion_probability: Floats
     queries: int
+    drawn: sampling.Draw
 
 
 class AdaptiveRounds:
@@ -157,13 +160,32 @@ class AdaptiveRounds:
         self._sizes = np.diff(np.linspace(0, budget, rounds + 1).round().astype(int))
         self._done: list[Round] = []
         self._seen: list[tuple[Rows, Floats, Floats]] = []  # rows, scores, what q said of them
-        self._q = np.empty(0)
-        self._proxy = np.empty(0)
+        self._q = self._law = self._proxy = np.empty(0)
 
     @property
     def k(self) -> int:
         """Number of clusters; splitting adds to it."""
         return len(self._medoid_rows)
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds."""
+        return len(self._sizes)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Draws of each round."""
+        return [int(size) for size in self._sizes]
+
+    @property
+    def law(self) -> Floats:
+        """(n,) law of the last round drawn."""
+        return self._law
+
+    @property
+    def scores(self) -> Floats:
+        """(n,) sensitivity scores q the last round was drawn by."""
+        return self._q
 
     @property
     def indices(self) -> Rows:
@@ -208,7 +230,7 @@ class AdaptiveRounds:
             pilot=self._pilot(),
         )
         self._q = constants.scores(self._proxy, self._distance, self._cluster)
-        law = sampling.law(self._q, mix=self._mix)
+        self._law = law = sampling.law(self._q, mix=self._mix)
         luck = self._numbers.of(f"round {number}")
         order = np.lexsort(
             (self._tags, self._distance, self._cluster, medoid_scores[self._cluster])
@@ -227,6 +249,7 @@ class AdaptiveRounds:
             drawn.weights[by_row],
             drawn.inclusion_probability[by_row],
             self.k,
+            drawn,
         )
         self._done.append(found)
         return found

@@ -18,7 +18,7 @@ from curation.sources.tables import UNPARSED
 RESERVED = frozenset(
     [
         *("row", "split", "shard", "weight", "training_weight", "inclusion_probability"),
-        *("cluster", "score", "distance", "proxy", "reason"),
+        *("calibrated_weight", "cluster", "score", "distance", "proxy", "reason", "round"),
     ]
 )
 """Names the pipeline gives to columns of its own."""

@@ -247,6 +247,8 @@ def test_same_settings_same_subset_in_another_store(folder, tmp_path, instance):
         {"selection": {"budget": 80, "tilt": "classes", "weight_exponent": 0.5}},
         {"holdout": {"shards": ["day-3"]}},
         {"evaluation": {"probe": "mlp", "probe_seeds": 2, "all_rows": False}},
+        {"selection": {"budget": 80, "calibrate": True, "weight_exponent": 0.5}},
+        {"score": {"rounds": 3}, "selection": {"budget": 80, "design": "systematic"}},
     ],
     ids=lambda c: "-".join(f"{v}" for d in c.values() for v in d.values()),
 )
