@@ -186,7 +186,7 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
         # of the pilot model's law; later rounds go by others
         violated_share=fitted.violated_share if once else None,
         excess_variance=fitted.excess_variance(
-            total=float(widest.scores.sum()), rows=len(widest.scores)
+            total=float((widest.scores**fitted.smoothness.power).sum()), rows=len(widest.scores)
         )
         if once
         else None,

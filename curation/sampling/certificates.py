@@ -25,7 +25,7 @@ class Certificate:
     Attributes
     ----------
     epsilon
-        Error radius as a share of `bound`.
+        Error radius as a share of `bound`: the smaller one of Hoeffding's and Bernstein's.
     delta
         Probability with which the error may exceed the radius.
     radius
@@ -101,9 +101,16 @@ def certify(
     """
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta must lie in (0, 1), got {delta}")
-    epsilon = math.sqrt(math.log(2.0 / delta) / (2.0 * s))
+    log = math.log(2.0 / delta)
     positive = law > 0.0
-    bound = float(np.max(scores[positive] / law[positive]))
+    terms = scores[positive] / law[positive]
+    bound = float(np.max(terms))
+    epsilon = math.sqrt(log / (2.0 * s))
+    if bound > 0.0:
+        # Bernstein, with the variance that scores of q would have: closer where the law is flatter
+        # than q and few terms come near the bound. Both are known before the draw.
+        spread = math.sqrt(float(scores[positive] @ terms)) / bound
+        epsilon = min(epsilon, math.sqrt(2.0 * log / s) * spread + log / (3.0 * s))
     excess = math.sqrt(2.0 * math.log(2.0 / delta) * (excess_variance or 0.0) / s)
     return Certificate(
         epsilon=epsilon,

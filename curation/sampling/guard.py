@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 LEAST_MIX = 0.1
 MIXES = np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0])
 UNSTRATIFIED = ("iid", "poisson", "uniform")
+CLEARLY = 0.5  # standard errors by which a law has to be better than one that comes before it
 UNRELATED = 0.02  # R2 below which the score counts as unrelated to the embedding
 
 
@@ -46,6 +47,8 @@ class Smoothness:
         Whether the guard asked for more of the uniform law than without it.
     reach
         Share of the constants that the guard left in the law.
+    power
+        The law follows q raised to this: below 1 where scores are spread less than in proportion.
     """
 
     r2: float
@@ -55,6 +58,7 @@ class Smoothness:
     pilot_rows: int
     raised: bool = False
     reach: float = 1.0
+    power: float = 1.0
 
     @property
     def verdict(self) -> str:
@@ -71,6 +75,11 @@ class Smoothness:
             return (
                 f"the proxy explains {self.r2:.0%} of the score: {self.mix:.0%} of the law is "
                 "uniform, where 10% would do on a smooth score"
+            )
+        if self.power < 1.0:
+            return (
+                f"the proxy explains {self.r2:.0%} of the score: the law follows the sensitivity "
+                f"raised to {self.power:g}"
             )
         return f"the proxy explains {self.r2:.0%} of the score"
 
@@ -134,8 +143,8 @@ def choose(cost: Floats, fixed: Floats, *, related: bool) -> int:
 
     A few pilot rows estimate a variance badly, and where the law is right uniform draws give its
     gain away. While the proxy explains something, a law therefore has to be better than one that
-    comes before it by more than a standard error of their difference over the pilot rows. Where it
-    explains nothing, the best is taken as it is.
+    comes before it by more than half a standard error of their difference over the pilot rows.
+    Where it explains nothing, the best is taken as it is.
 
     Parameters
     ----------
@@ -152,7 +161,7 @@ def choose(cost: Floats, fixed: Floats, *, related: bool) -> int:
         return best
     excess = cost - cost[best]
     error = np.sqrt(cost.shape[1] * excess.var(axis=1, ddof=1))
-    return int(np.argmax(total - total[best] <= error))
+    return int(np.argmax(total - total[best] <= CLEARLY * error))
 
 
 def explained(pilot: Pilot) -> float:
@@ -194,14 +203,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way for distance to enter the law.
+    """One way for proxy and distance to enter the law.
 
     Attributes
     ----------
     reach
         Share of the constants L that is left in ``q = l-hat + L v``.
+    power
+        What q is raised to.
     sensitivity
-        (m,) q of the pilot's rows.
+        (m,) q of the pilot's rows, raised.
     judged
         The same for a sample of all rows.
     """
@@ -209,6 +220,7 @@ class Candidate:
     reach: float
     sensitivity: Floats
     judged: Judged
+    power: float = 1.0
 
 
 def look(
@@ -219,14 +231,14 @@ def look(
     design: str,
     draws: int,
 ) -> Smoothness:
-    """Judge laws by the pilot's rows; settle the part of distance and that of the uniform law.
+    """Judge laws by the pilot's rows; settle reach and power of q, and the uniform share.
 
     Parameters
     ----------
     pilot
         Held-out pilot rows.
     candidates
-        Ways for distance to enter, in order of preference; the first is taken unless ``mix`` is
+        Ways for q to enter, in order of preference; the first is taken unless ``mix`` is
         ``auto`` and another is clearly better.
     mix
         A share in [0, 1], or ``auto`` to take the one that costs least, at least 0.1.
@@ -238,10 +250,10 @@ def look(
     fixed = LEAST_MIX if mix == "auto" else float(mix)
     nothing, first = float("nan"), candidates[0]
     if pilot is None or len(pilot) < 2:
-        return Smoothness(nothing, fixed, nothing, nothing, 0, reach=first.reach)
+        return Smoothness(nothing, fixed, nothing, nothing, 0, reach=first.reach, power=first.power)
     if first.judged.total <= 0.0:
         flat = Judged(first.judged.proxy, np.ones(len(first.judged.proxy)), first.judged.rows)
-        first = Candidate(first.reach, np.ones(len(pilot)), flat)
+        first = Candidate(first.reach, np.ones(len(pilot)), flat, first.power)
         candidates = [first]
     taken, chosen = first, fixed
     if mix == "auto" and design != "uniform":
@@ -262,6 +274,7 @@ def look(
         pilot_rows=len(pilot),
         raised=mix == "auto" and chosen > LEAST_MIX,
         reach=taken.reach,
+        power=taken.power,
     )
 
 

@@ -144,14 +144,13 @@ class Fitted:
         Parameters
         ----------
         total, rows
-            Sum of q over the rows that are up for drawing, and their number.
+            As for :meth:`law_of_pilot`.
         """
         pilot = self.pilot
         if pilot is None or len(pilot) < 2:
             return None
         q = self.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
-        mix = np.array([self.smoothness.mix if total > 0.0 else 1.0])
-        law = guard.mixed(q, mix, total=max(total, 1e-300), rows=rows)[0]
+        law = self.law_of_pilot(total=total, rows=rows)
         above = np.maximum(pilot.score - q * (1.0 + 1e-9) - 1e-12, 0.0)
         weight = pilot.weight * (rows / pilot.weight.sum())
         found = np.where(above > 0.0, weight * above**2 / np.maximum(law, 1e-300), 0.0)
@@ -160,6 +159,26 @@ class Fitted:
     def scores(self, rows: PerRow) -> Floats:
         """Return (m,) sensitivity scores q."""
         return self.constants.scores(rows.proxy, rows.distance, rows.cluster)
+
+    def drawn_by(self, rows: PerRow) -> Floats:
+        """Return (m,) what the law is proportional to before mixtures: q to the guard's power."""
+        return self.scores(rows) ** self.smoothness.power
+
+    def law_of_pilot(self, *, total: float, rows: int) -> Floats:
+        """Return (m,) the law of the pilot's rows, before tilt and shares.
+
+        Parameters
+        ----------
+        total, rows
+            Sum of :meth:`drawn_by` over the rows that are up for drawing, and their number.
+        """
+        pilot = self.pilot
+        if pilot is None:
+            return np.empty(0)
+        q = self.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
+        mix = np.array([self.smoothness.mix if total > 0.0 else 1.0])
+        raised = q**self.smoothness.power
+        return guard.mixed(raised, mix, total=max(total, 1e-300), rows=rows)[0]
 
     def order(self, rows: PerRow, tags: Floats) -> Rows:
         """Return the order in which ordered designs walk along the rows.
@@ -225,7 +244,7 @@ class Fitted:
         """
         if flat:
             return np.full(len(rows.proxy), 1.0 / len(rows.proxy))
-        scores, mix = self.scores(rows), self.smoothness.mix
+        scores, mix = self.drawn_by(rows), self.smoothness.mix
         total = scores.sum()
         if tilt is not None and self.smoothness.raised and total > 0.0:
             # uniform where the score says nothing, but still tilted: mixed in before the tilt

@@ -20,7 +20,9 @@ Rows = NDArray[np.int64]
 REFERENCES = 4000  # rows whose labels are compared with a row's own
 BINS = 12  # bands of equal proxy mass that rows are ordered by before their clusters
 LEAST_PILOT = 60
-REACHES = (0.5, 1.0, 0.25)  # shares of the balanced constant, in order of preference
+# Powers of q and shares of the balanced constant, in order of preference.
+FORMS = tuple((power, reach) for power in (1.0, 0.8, 0.6, 0.5) for reach in (0.5, 1.0, 0.25))
+AS_GIVEN = ((1.0, 1.0),)
 
 
 @dataclass(frozen=True)
@@ -198,16 +200,18 @@ class Learner:
                 np.searchsorted(_edges(values), values, side="right"),
             )
         )
-        # how far the constants reach is settled with the mixture; what was asked for stays
+        # reach and power are settled with the mixture, unless one was asked for
         free = settings.mix == "auto" and settings.constants == "balanced"
         candidates = []
-        for reach in REACHES if free and pilot is not None else (1.0,):
+        for power, reach in FORMS if free and pilot is not None else AS_GIVEN:
             own = constants.scaled(reach)
             seen = np.empty(0)
             if pilot is not None:
-                seen = own.scores(pilot.proxy, pilot.distance, pilot.cluster)
-            q = own.scores(values, distance, judged.cluster)
-            candidates.append(guard.Candidate(reach, seen, guard.Judged(values[line], q[line], n)))
+                seen = own.scores(pilot.proxy, pilot.distance, pilot.cluster) ** power
+            q = own.scores(values, distance, judged.cluster) ** power
+            candidates.append(
+                guard.Candidate(reach, seen, guard.Judged(values[line], q[line], n), power)
+            )
         smoothness = guard.look(
             pilot, candidates, mix=settings.mix, design=settings.design, draws=settings.draws
         )

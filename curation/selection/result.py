@@ -328,11 +328,9 @@ class Selection:
             return smooth.uniform_error * float(np.sqrt((1.0 - budget / n) / budget))
         grown = n / float(pilot.weight.sum())  # since the pilot's rows were asked for
         scale = max(grown * float(pilot.weight @ pilot.score), 1e-300)
-        q = state.fitted.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
-        total = float(state.scores.sum())
-        flat = design == "stratified_uniform" or total <= 0.0
-        mix = np.array([1.0 if flat else smooth.mix])
-        law = guard.mixed(q, mix, total=max(total, 1e-300), rows=n)[0]
+        total = float(state.fitted.drawn_by(state.rows).sum())
+        flat = design == "stratified_uniform"
+        law = state.fitted.law_of_pilot(total=0.0 if flat else total, rows=n)
         parts = grown * guard.contributions(pilot, law, design)
         if design == "iid":
             return float(np.sqrt(parts.sum() / budget)) / scale
@@ -393,7 +391,9 @@ def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
         additive=state.additive,
         delta=state.delta,
         violated_share=state.fitted.violated_share,
-        excess_variance=state.fitted.excess_variance(total=float(state.scores.sum()), rows=state.n),
+        excess_variance=state.fitted.excess_variance(
+            total=float(state.fitted.drawn_by(state.rows).sum()), rows=state.n
+        ),
     )
     return Selection(
         indices=chosen,
@@ -408,6 +408,7 @@ def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
             "verdict": smooth.verdict,
             "mix": smooth.mix,
             "reach": smooth.reach,
+            "power": smooth.power,
             "proxy": state.fitted.proxy.name,
             "candidates": state.fitted.candidates,
             "k": state.fitted.clusters.k,

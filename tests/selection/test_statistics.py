@@ -402,7 +402,8 @@ def test_excess_by_its_formula():
     fitted, pilot = state.fitted, state.fitted.pilot
     q = pilot.proxy + fitted.constants.values[pilot.cluster] * pilot.distance
     mix = chosen.diagnostics["mix"]
-    p = (1 - mix) * q / state.scores.sum() + mix / N
+    power = chosen.diagnostics["power"]
+    p = (1 - mix) * q**power / (state.scores**power).sum() + mix / N
     above = np.maximum(pilot.score - q, 0.0)
     terms = pilot.weight * N / pilot.weight.sum() * above**2 / p
     variance = terms.sum() + math.sqrt(len(terms)) * terms.std(ddof=1)
