@@ -217,16 +217,31 @@ def _certificate(problems: Results) -> Target:
 
 
 def _systematic(problems: Results) -> Target:
+    """Systematic draws have one random start each: their error depends on the one order they walk.
+
+    Standard errors come from the spread between fits, and with it between orders.
+    """
     wanted = "coordinated: error within 12% of systematic, every cell"
-    cells = [(ratio(c) / ratio(c, "systematic"), name, c) for name, c in cells_of(problems)]
+    cells = [
+        (ratio(c) / ratio(c, "systematic"), _relative_error(c), name, c)
+        for name, c in cells_of(problems)
+    ]
     if not cells:
         return _missing(wanted)
-    shares = sorted(share for share, _, _ in cells)
-    worst, name, cell = max(cells, key=lambda one: one[0])
+    shares = sorted(share for share, _, _, _ in cells)
+    worst, error, name, cell = max(cells, key=lambda one: one[0])
     over = sum(share > 1.12 for share in shares)
-    told = f"median {shares[len(shares) // 2]:.2f}; {over} of {len(shares)} cells above; worst "
-    told += f"{worst:.2f} ({name} {cell['space']} s = {cell['s']:,})"
+    clearly = sum(share * (1.0 - 2.0 * error) > 1.12 for share, error, _, _ in cells)
+    told = f"median {shares[len(shares) // 2]:.2f}; {over} of {len(shares)} cells above, {clearly} "
+    told += f"by more than two standard errors; worst {worst:.2f} ± {worst * error:.2f} "
+    told += f"({name} {cell['space']} s = {cell['s']:,})"
     return Target(wanted, told, over == 0)
+
+
+def _relative_error(cell: Cell) -> float:
+    """Return the relative standard error of the ratio of coordinated to systematic."""
+    parts = (cell["estimators"]["ht"], cell["estimators"]["systematic"])
+    return float(sum((part["se"] / part["ratio"]) ** 2 for part in parts) ** 0.5)
 
 
 def _arrivals(stability: list[Results]) -> Iterator[Target]:

@@ -152,8 +152,9 @@ def _cell(value: dict[str, float]) -> str:
 def _draw_table(subset: Artifact) -> Table:
     chosen = subset.figures
     certificate = chosen["certificate"]
+    rounds = f", in {chosen['rounds']} rounds" if chosen["rounds"] > 1 else ""
     rows = [
-        ["Design", chosen["design"]],
+        ["Drawn by", f"{chosen['law'].replace('_', ' ')}, design {chosen['design']}{rounds}"],
         ["Proxy of the scores not asked for", chosen["proxy"].replace("_", " ")],
         ["What the pilot rows say of it", chosen["verdict"]],
         ["Pilot rows (uniform)", f"{chosen['pilot_rows']:,}"],
@@ -164,11 +165,12 @@ def _draw_table(subset: Artifact) -> Table:
             "Certificate before evaluation",
             f"error at most {certificate['radius']:,.0f} with probability "
             f"{1 - certificate['delta']:.0%} (epsilon {certificate['epsilon']:.3f}), "
-            f"of which distance adds {certificate['additive']:,.0f} to the bound",
+            f"of it {certificate['excess']:,.0f} for rows above their sensitivity q; distance adds "
+            f"{certificate['additive']:,.0f} to the bound",
         ],
         ["Conditional on", certificate["conditional_on"]],
-        ["Rows that violate that, before the draw", _share(certificate["violated_share"])],
-        ["Drawn rows that violate that", f"{chosen['estimate']['violated_share']:.1%}"],
+        ["Rows above q, before the draw", _share(certificate["violated_share"])],
+        ["Drawn rows above q", f"{chosen['estimate']['violated_share']:.1%}"],
         ["Score evaluations to check it", f"{chosen['estimate']['evaluations']:,}"],
     ]
     return Table(

@@ -211,6 +211,8 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
         "training_effective_sample_size": sampling.effective_sample_size(chosen.training_weight),
         "proxy": centroids.fitted.proxy.name,
         "mix": centroids.fitted.smoothness.mix,
+        "reach": centroids.fitted.smoothness.reach,
+        "power": centroids.fitted.smoothness.power,
         "verdict": centroids.fitted.smoothness.verdict,
         "certificate": asdict(certificate),
         "missing_shards": list(people.missing),
