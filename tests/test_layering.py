@@ -17,7 +17,8 @@ BASE = {"config", "nearest", "store", "progress", "threads"}
 # what each part may import from the package, besides itself
 ALLOWED = {
     **dict.fromkeys(DOMAIN, BASE),
-    "config": set(),
+    "config": {"schema"},
+    "schema": set(),
     "progress": set(),
     "threads": set(),
     "nearest": {"threads"},
