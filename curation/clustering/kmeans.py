@@ -82,9 +82,11 @@ def fit_centroids(
         max_points_per_centroid=m,
         min_points_per_centroid=1,
     )
-    kmeans.train(points, init_centroids=start)
+    # around the mean: far from the origin float32 distances are rounding
+    middle = points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    kmeans.train(points - middle, init_centroids=start - middle)
     faiss.omp_set_num_threads(count())
-    centroids = np.asarray(kmeans.centroids, dtype=np.float32).reshape(len(start), d)
+    centroids = np.asarray(kmeans.centroids, dtype=np.float32).reshape(len(start), d) + middle
     first = np.sort(np.unique(centroids, axis=0, return_index=True)[1])
     return centroids[first]
 

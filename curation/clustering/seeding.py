@@ -43,19 +43,20 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     from threadpoolctl import threadpool_limits
 
     m = len(points)
+    chosen = np.empty(k, dtype=np.int64)
     words = (numbers * 2.0**53).astype(np.uint64)
     keys = np.random.default_rng([seed, 0x6B2B2B]).integers(2**64, size=(k, 2), dtype=np.uint64)
-    squares = np.einsum("ij,ij->i", points, points)
-    chosen = np.empty(k, dtype=np.int64)
+    at_home = _standard(points)
+    squares = np.einsum("ij,ij->i", at_home, at_home)
     chosen[0] = np.argmin(_arrivals(words, keys[0]))
     with threadpool_limits(1, user_api="blas"):
-        nearest = _squared_distances(points, squares, chosen[:1])[:, 0]
+        nearest = _squared_distances(at_home, squares, chosen[:1])[:, 0]
         for step in range(1, k):
-            with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore"):  # who sits on a centre never arrives
                 race = _arrivals(words, keys[step]) / nearest
             few = np.argpartition(race, min(CANDIDATES, m) - 1)[:CANDIDATES]
             few = few[np.argsort(race[few], kind="stable")]
-            reach = np.minimum(_squared_distances(points, squares, few), nearest[:, None])
+            reach = np.minimum(_squared_distances(at_home, squares, few), nearest[:, None])
             best = int(np.argmin(reach.sum(axis=0, dtype=np.float64)))
             chosen[step], nearest = few[best], np.ascontiguousarray(reach[:, best])
     return points[chosen]
@@ -65,8 +66,18 @@ def _arrivals(words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np
     """Return (m,) standard exponentials, independent from one pair of keys to the next."""
     mixed = (words ^ keys[0]) * (keys[1] | np.uint64(1))
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-    uniform = ((mixed >> np.uint64(40)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)
-    return -np.log(uniform)
+    uniform = ((mixed >> np.uint64(41)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    return -np.log(uniform)  # never 0: 23 bits and a half are exact
+
+
+def _standard(points: Vectors) -> Vectors:
+    """Return points around their mean, of a size whose squares neither vanish nor overflow.
+
+    Far from the origin products cancel, and what is left of small distances is rounding.
+    """
+    centred = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    size = float(np.abs(centred).max(initial=0.0))
+    return centred / np.float32(size) if size > 0.0 else centred
 
 
 def _squared_distances(

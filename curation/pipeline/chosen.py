@@ -15,7 +15,7 @@ from curation.pipeline.laws import groups_of, law_of_rows
 from curation.pipeline.pilot import budget_of
 from curation.pipeline.population import Population
 from curation.sampling.shares import allocate, draw_by_group
-from curation.selection import Fitted, Kind, PerRow, calibrate, law_of
+from curation.selection import Fitted, Kind, PerRow, calibrate
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -39,13 +39,6 @@ class Part:
     draws: int
     law: Floats
     scores: Floats
-
-    @property
-    def bound(self) -> float:
-        """Largest possible contribution of one draw, ``max q / p``."""
-        law = law_of(self.drawn, self.law, self.draws)
-        positive = law > 0.0
-        return float(np.max(self.scores[positive] / law[positive]))
 
 
 @dataclass(frozen=True)

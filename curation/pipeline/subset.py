@@ -175,21 +175,16 @@ def _frame(people: Population, chosen: Chosen, fitted: Fitted, scored: PerRow) -
 def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[str, object]:
     dataset = people.dataset
     wanted = dataset.config.selection
-    widest = max(chosen.parts, key=lambda part: part.bound)
     once, fitted = len(chosen.parts) == 1, centroids.fitted
-    certificate = sampling.certify(
-        widest.scores,
-        law_of(widest.drawn, widest.law, widest.draws),
-        chosen.draws,
+    laws = [law_of(part.drawn, part.law, part.draws) for part in chosen.parts]
+    tags = people.numbers(0).tags()[chosen.rest]
+    certificate = sampling.certify_rounds(
+        [(part.scores, law, part.draws) for part, law in zip(chosen.parts, laws, strict=True)],
         additive=chosen.additive,
         delta=wanted.delta,
         # of the pilot model's law; later rounds go by others
         violated_share=fitted.violated_share if once else None,
-        excess_variance=fitted.excess_variance(
-            total=float((widest.scores**fitted.smoothness.power).sum()), rows=len(widest.scores)
-        )
-        if once
-        else None,
+        excess_variance=fitted.excess_variance(laws[0], tags) if once else None,
     )
     spread = np.sqrt(
         sum((part.draws / chosen.draws * _spread_of_weights(part)) ** 2 for part in chosen.parts)

@@ -1,7 +1,7 @@
 """Scores, laws, designs, weights and certificates. Arrays in, arrays out."""
 
 from curation.sampling.calibration import CalibrationError, rake
-from curation.sampling.certificates import Certificate, certify, sample_size
+from curation.sampling.certificates import Certificate, certify, certify_rounds, sample_size
 from curation.sampling.designs import DESIGNS, Draw, draw, inclusion_probabilities
 from curation.sampling.estimators import (
     Estimate,
@@ -36,6 +36,7 @@ __all__ = [
     "Estimate",
     "balanced_constant",
     "certify",
+    "certify_rounds",
     "design_effect",
     "draw",
     "effective_sample_size",

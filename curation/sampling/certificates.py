@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+IN_ROUNDS = (
+    "score <= q on every row in every round, where each q goes by the model of its round; "
+    "independent draws"
+)
 STRICT = "score <= q on every row, independent draws"
 ALLOWING = (
     "scores that exceed q do so as the pilot's rows suggest (the excess), the others do not; "
@@ -99,19 +104,52 @@ def certify(
         bounded, and Hoeffding's inequality holds for them; the part above adds
         ``sqrt(2 ln(2 / delta) excess_variance / s)``, as if it were normal.
     """
+    return certify_rounds(
+        [(scores, law, s)],
+        additive=additive,
+        delta=delta,
+        violated_share=violated_share,
+        excess_variance=excess_variance,
+    )
+
+
+def certify_rounds(
+    rounds: Sequence[tuple[Floats, Floats, int]],
+    *,
+    additive: float,
+    delta: float,
+    violated_share: float | None = None,
+    excess_variance: float | None = None,
+) -> Certificate:
+    """Return the certificate of a mean over rounds, each in proportion to its draws.
+
+    The terms of all rounds are martingale differences, for which both inequalities hold as well: by
+    the largest bound of any round, and the rounds' mean second moment.
+
+    Parameters
+    ----------
+    rounds
+        Scores q, law and number of draws of each.
+    additive, delta, violated_share, excess_variance
+        As in :func:`certify`.
+    """
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta must lie in (0, 1), got {delta}")
-    log = math.log(2.0 / delta)
-    positive = law > 0.0
-    terms = scores[positive] / law[positive]
-    bound = float(np.max(terms))
+    log, s = math.log(2.0 / delta), sum(draws for _, _, draws in rounds)
+    bound = second = 0.0
+    for scores, law, draws in rounds:
+        positive = law > 0.0
+        terms = scores[positive] / law[positive]
+        bound = max(bound, float(np.max(terms)))
+        second += draws / s * float(scores[positive] @ terms)
     epsilon = math.sqrt(log / (2.0 * s))
     if bound > 0.0:
-        # Bernstein, with the variance that scores of q would have: closer where the law is flatter
-        # than q and few terms come near the bound. Both are known before the draw.
-        spread = math.sqrt(float(scores[positive] @ terms)) / bound
+        # Bernstein, with the second moment that scores of q would have: closer where the law is
+        # flatter than q and few terms come near the bound. Both are known before the draw.
+        spread = math.sqrt(second) / bound
         epsilon = min(epsilon, math.sqrt(2.0 * log / s) * spread + log / (3.0 * s))
-    excess = math.sqrt(2.0 * math.log(2.0 / delta) * (excess_variance or 0.0) / s)
+    excess = math.sqrt(2.0 * log * (excess_variance or 0.0) / s)
+    told = STRICT if excess_variance is None else ALLOWING
     return Certificate(
         epsilon=epsilon,
         delta=delta,
@@ -119,6 +157,6 @@ def certify(
         bound=bound,
         additive=additive,
         excess=excess,
-        conditional_on=STRICT if excess_variance is None else ALLOWING,
+        conditional_on=told if len(rounds) == 1 else IN_ROUNDS,
         violated_share=violated_share,
     )

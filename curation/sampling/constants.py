@@ -47,6 +47,16 @@ class Pilot:
         """Return the number of rows."""
         return len(self.score)
 
+    def __getitem__(self, rows: NDArray[np.bool_]) -> Pilot:
+        """Return some of the rows."""
+        return Pilot(
+            self.cluster[rows],
+            self.distance[rows],
+            self.score[rows],
+            self.proxy[rows],
+            self.weight[rows],
+        )
+
 
 def pilot_rows_per_cluster(k: int) -> int:
     """Return how many pilot rows a cluster needs for its largest ratio to be seen.

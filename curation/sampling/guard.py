@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 LEAST_MIX = 0.1
 MIXES = np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0])
 UNSTRATIFIED = ("iid", "poisson", "uniform")
+FLAT = ("uniform", "stratified_uniform")  # these do not follow a law: there is nothing to settle
 CLEARLY = 0.5  # standard errors by which a law has to be better than one that comes before it
 UNRELATED = 0.02  # R2 below which the score counts as unrelated to the embedding
 
@@ -256,7 +257,7 @@ def look(
         first = Candidate(first.reach, np.ones(len(pilot)), flat, first.power)
         candidates = [first]
     taken, chosen = first, fixed
-    if mix == "auto" and design != "uniform":
+    if mix == "auto" and design not in FLAT:
         taken, chosen = _settle(pilot, candidates, design, draws)
     one = np.array([1.0 if design == "stratified_uniform" else chosen])
     cost, known = _costs(pilot, taken, one, design, draws)

@@ -228,6 +228,9 @@ def draw_by_group(
     """
     counts = np.rint(np.bincount(codes, law) * s).astype(np.int64)
     parts, strata = [], 0
+    # one start rounds the strata's sizes in all groups: a group that comes does not move the
+    # others, and the estimators know how the sizes hang together
+    start = int(rng.integers(2**63))
     probabilities = np.zeros(len(law))
     line = codes[order]
     for group in np.flatnonzero(counts):
@@ -238,7 +241,7 @@ def draw_by_group(
             own,
             int(counts[group]),
             order=np.arange(len(rows)),
-            rng=rng,
+            rng=np.random.default_rng(start) if design in STRATIFIED else rng,
             numbers=numbers[rows],
         )
         if found.probabilities is not None:

@@ -33,6 +33,7 @@ DRAWS_PER_STRATUM = 4
 # small ones and ones near 1 are mixed: half of the rows at 0.05 or 0.1 and half at 0.95 or 0.9, the
 # small ones come out 8% too low at 1.1, 3% at 1.4, 1% at 3 (300,000 strata).
 LEAST_SLACK = 2.0
+MIXED_SLACK = 4.0  # where a stratum has rows near 1 (above 0.8) beside others
 NEAR = 1.5  # logarithm of a ranking: hardly a stratum has fewer rows below than it has draws
 
 
@@ -152,21 +153,23 @@ def _strata(chance: Floats, left: int, given: Strata | None) -> tuple[Strata, Fl
     else:
         stratum = np.cumsum(np.diff(given, prepend=given[:1]) > 0)  # without those that are empty
     slack = np.bincount(stratum, chance * (1.0 - chance))
-    if np.any(slack < LEAST_SLACK):
-        stratum = _joined(slack)[stratum]
+    large = np.bincount(stratum, chance > 0.8) > 0
+    needed = np.where(large, MIXED_SLACK, LEAST_SLACK)
+    if np.any(slack < needed):
+        stratum = _joined(slack, needed)[stratum]
     ends = edges[np.flatnonzero(np.diff(stratum, append=stratum[-1] + 1))]
     ends[-1] = left
     return stratum, ends
 
 
-def _joined(slack: NDArray[Any]) -> Strata:
-    """Return new numbers of the strata: neighbours joined until each has enough slack."""
-    numbers, current, held = [], 0, 0.0
-    for own in slack.tolist():
+def _joined(slack: NDArray[Any], needed: NDArray[Any]) -> Strata:
+    """Return new numbers of the strata: neighbours joined until each has the slack it needs."""
+    numbers, current, held, least = [], 0, 0.0, 0.0
+    for own, need in zip(slack.tolist(), needed.tolist(), strict=True):
         numbers.append(current)
-        held += own
-        if held >= LEAST_SLACK:
-            current, held = current + 1, 0.0
+        held, least = held + own, max(least, need)
+        if held >= least:
+            current, held, least = current + 1, 0.0, 0.0
     # what is left over at the end joins the last full one
     return np.minimum(np.array(numbers, dtype=np.int64), max(current - 1, 0))
 

@@ -4,7 +4,8 @@ The pipeline runs the same functions over blocks from the store; this package is
 for everything that both need.
 """
 
-from curation.selection.api import FLAT, select
+from curation.sampling.guard import FLAT
+from curation.selection.api import select
 from curation.selection.calibrated import Kind, calibrate
 from curation.selection.fit import (
     Fitted,

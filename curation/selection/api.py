@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from curation import clustering, sampling
 from curation.sampling import constants as spread
 from curation.sampling import proxies
+from curation.sampling.guard import FLAT
 from curation.sampling.shares import allocate
 from curation.selection.fit import Settings, assign, fit, fit_sample, measure
 from curation.selection.inputs import (
@@ -30,7 +31,6 @@ from curation.selection.table import SPACES, MemoryTable, Space
 
 Floats = NDArray[np.float64]
 
-FLAT = ("uniform", "stratified_uniform")
 Shares = Mapping[str, float] | str
 Minimum = Mapping[str, int] | int
 

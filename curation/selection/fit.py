@@ -66,11 +66,14 @@ class Borders:
 
     Attributes
     ----------
+    budget
+        Number of draws the strata were made for.
     band, rank, distance, tag
         (H-1,) band of proxy, rank of the cluster, distance, and the number that stands for the id,
         of the first row of each stratum but the first, in the order of the draw.
     """
 
+    budget: int
     band: Rows
     rank: NDArray[np.int32]
     distance: NDArray[np.float32]
@@ -99,8 +102,9 @@ class Fitted:
         The parts of ``q = l-hat + L v``.
     smoothness
         What the pilot rows say of the law.
-    pilot
-        The pilot's rows, held out; None where none were asked for.
+    pilot, pilot_tags
+        The pilot's rows, held out, and the numbers that stand for their ids; None where none were
+        asked for.
     design
         The design that `smoothness` is about.
     candidates
@@ -120,6 +124,7 @@ class Fitted:
     constants: spread.Constants
     smoothness: guard.Smoothness
     pilot: spread.Pilot | None
+    pilot_tags: Floats
     design: str
     candidates: dict[str, float]
     edges: Floats
@@ -135,25 +140,30 @@ class Fitted:
         over = pilot.score > q * (1.0 + 1e-9) + 1e-12
         return float(pilot.weight @ over / pilot.weight.sum())
 
-    def excess_variance(self, *, total: float, rows: int) -> float | None:
+    def excess_variance(self, law: Floats, tags: Floats) -> float | None:
         """Return ``sum max(l - q, 0)^2 / p`` over all rows, estimated from the pilot's.
 
-        One standard error is added: few rows of a heavy tail are seldom its worst. By the law
-        before tilt and shares. None without pilot rows.
+        One standard error is added: few rows of a heavy tail are seldom its worst. None where fewer
+        than two of the pilot's rows are up for drawing.
 
         Parameters
         ----------
-        total, rows
-            As for :meth:`law_of_pilot`.
+        law, tags
+            (n,) the law that the rows are drawn by, and the numbers that stand for their ids.
         """
-        pilot = self.pilot
-        if pilot is None or len(pilot) < 2:
+        if self.pilot is None:
             return None
+        order = np.argsort(tags, kind="stable")
+        place = np.minimum(np.searchsorted(tags[order], self.pilot_tags), len(tags) - 1)
+        rows = order[place]
+        there = tags[rows] == self.pilot_tags
+        if there.sum() < 2:
+            return None
+        pilot, p = self.pilot[there], law[rows[there]]
         q = self.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
-        law = self.law_of_pilot(total=total, rows=rows)
         above = np.maximum(pilot.score - q * (1.0 + 1e-9) - 1e-12, 0.0)
-        weight = pilot.weight * (rows / pilot.weight.sum())
-        found = np.where(above > 0.0, weight * above**2 / np.maximum(law, 1e-300), 0.0)
+        weight = pilot.weight * (len(law) / pilot.weight.sum())
+        found = np.where(above > 0.0, weight * above**2 / np.maximum(p, 1e-300), 0.0)
         return float(found.sum() + np.sqrt(len(found) * found.var(ddof=1)))
 
     def scores(self, rows: PerRow) -> Floats:
@@ -198,9 +208,9 @@ class Fitted:
         band, rank, near = self._keys(rows)
         return np.lexsort((tags, near, rank, band)).astype(np.int64)
 
-    def borders(self, rows: PerRow, tags: Floats, starts: Rows) -> Borders:
-        """Return the borders of strata that begin with the rows `starts`."""
-        return Borders(*self._keys(rows[starts]), tags[starts])
+    def borders(self, rows: PerRow, tags: Floats, starts: Rows, *, budget: int) -> Borders:
+        """Return the borders of strata, made for a budget, that begin with the rows `starts`."""
+        return Borders(budget, *self._keys(rows[starts]), tags[starts])
 
     def cuts(self, borders: Borders, rows: PerRow, tags: Floats, order: Rows) -> Rows:
         """Return how many rows of an order lie before each border: a binary search in all."""

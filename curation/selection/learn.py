@@ -27,11 +27,12 @@ AS_GIVEN = ((1.0, 1.0),)
 
 @dataclass(frozen=True)
 class _Asked:
-    """The rows whose score was asked for: medoids, and the pilot's with their weights."""
+    """The rows whose score was asked for: medoids, and the pilot's with weights and tags."""
 
     known: proxies.Queried
     weight: Floats
     cluster: NDArray[np.int32]
+    tags: Floats
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Learner:
             constants=chosen.constants,
             smoothness=chosen.smoothness,
             pilot=chosen.pilot,
+            pilot_tags=asked.tags,
             design=self.settings.design,
             candidates={name: one.cost for name, one in tried.items()},
             edges=_edges(chosen.values),
@@ -132,7 +134,7 @@ class Learner:
         cluster = self.cluster[view.rows]
         block = proxies.Block(view.points, cluster, covariates(hardness, view))
         scores = np.concatenate([own, theirs])[order]
-        return _Asked(proxies.Queried(block, scores, medoid), weight, cluster)
+        return _Asked(proxies.Queried(block, scores, medoid), weight, cluster, view.tags[~medoid])
 
     def _pilot_rows(self, numbers: Floats, medoid_scores: Floats) -> tuple[Rows, Floats]:
         """Choose pilot rows by their permanent random numbers; return them and their weights.

@@ -47,7 +47,7 @@ def to_parts(fitted: Fitted) -> tuple[Arrays, dict[str, Any]]:
         "medoid_tags": fitted.medoid_tags,
     }
     if fitted.pilot is not None:
-        arrays |= _of(fitted.pilot, PILOT, "pilot")
+        arrays |= _of(fitted.pilot, PILOT, "pilot") | {"pilot_tags": fitted.pilot_tags}
     if fitted.hardness is not None:
         arrays |= _of(fitted.hardness.head, HEAD, "head")
         arrays |= _of(fitted.hardness, REFERENCES, "references")
@@ -94,6 +94,7 @@ def from_parts(arrays: Arrays, values: dict[str, Any]) -> Fitted:
         constants=spread.Constants(values["constants"], arrays["constants"]),
         smoothness=guard.Smoothness(**smooth),
         pilot=pilot,
+        pilot_tags=arrays.get("pilot_tags", np.empty(0)),
         design=values["design"],
         candidates={k: float("inf") if v is None else v for k, v in values["candidates"].items()},
         edges=arrays["edges"],

@@ -81,9 +81,8 @@ class Drawing:
         """Return where kept strata begin in the order; None where none fit this budget."""
         if self.borders is None:
             return None
-        draws = self.budget / (len(self.borders) + 1)
-        if not DRAWS_PER_STRATUM / 2 <= draws <= DRAWS_PER_STRATUM * 2:
-            return None
+        if not 0.5 <= self.budget / self.borders.budget <= 2.0:
+            return None  # strata of a draw or two, or of more than the order is worth
         return self.fitted.cuts(self.borders, self.rows, self.tags, self.order)
 
 
@@ -260,7 +259,8 @@ class Selection:
         state, cuts = self._state, self._draw.cuts
         if state.cuts() is not None or cuts is None:
             return state.borders
-        return state.fitted.borders(state.rows, state.tags, state.order[cuts])
+        starts = state.order[cuts]
+        return state.fitted.borders(state.rows, state.tags, starts, budget=state.budget)
 
     def _medoid(self, cluster: int) -> int | None:
         """Return the row of a cluster's medoid; None if it is not among the rows any more."""
@@ -277,6 +277,10 @@ class Selection:
 
     def error_curve(self, budgets: Sequence[int] | None = None) -> pl.DataFrame:
         """Return the expected relative error of the estimated total against the budget.
+
+        Estimated from the pilot's rows: where a few rows hold much of the total, and the pilot has
+        not seen them, both errors are too small (by half with a lognormal score, sigma 1.5, and 60
+        pilot rows); their ratio misleads less.
 
         Parameters
         ----------
@@ -384,16 +388,15 @@ def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
     chosen, weights = drawn.indices[by_row], drawn.weights[by_row]
     tempered = weights**state.exponent
     smooth = state.fitted.smoothness
+    law = law_of(drawn, state.law, state.budget)
     certificate = sampling.certify(
         state.scores,
-        law_of(drawn, state.law, state.budget),
+        law,
         state.budget,
         additive=state.additive,
         delta=state.delta,
         violated_share=state.fitted.violated_share,
-        excess_variance=state.fitted.excess_variance(
-            total=float(state.fitted.drawn_by(state.rows).sum()), rows=state.n
-        ),
+        excess_variance=state.fitted.excess_variance(law, state.tags),
     )
     return Selection(
         indices=chosen,

@@ -110,6 +110,30 @@ def test_fewer_different_points_than_centres():
     assert len(fit_centroids(points, 10, seed=0)) == 3
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 1e4), (1e-25, 0.0), (1e15, 0.0)])
+def test_points_far_from_the_origin_or_of_an_odd_size(scale, offset):
+    """3,000 different points: 40 different centres, and as many clusters."""
+    rng = np.random.default_rng(2)
+    points = (rng.normal(size=(3000, 16)) * scale + offset).astype(np.float32)
+    centres = first_centres(points, 40, numbers=numbers_of(3000), seed=0)
+    assert len(np.unique(centres, axis=0)) == 40
+    if scale == 1.0:
+        centroids = fit_centroids(points, 40, seed=0, numbers=numbers_of(3000))
+        assert len(centroids) == 40
+        near = fit_centroids((points - np.float32(offset)), 40, seed=0, numbers=numbers_of(3000))
+        far_cost = assign(points, centroids)[1].sum()
+        assert far_cost == pytest.approx(
+            assign(points - np.float32(offset), near)[1].sum(), rel=0.02
+        )
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_copies_warn_of_nothing():
+    points = np.repeat(np.eye(4, dtype=np.float32), 5000, axis=0)
+    for seed in range(3):
+        first_centres(points, 8, numbers=numbers_of(20_000, seed), seed=seed)
+
+
 def test_cost_is_no_higher_than_that_of_faiss():
     """Over eight problems together, at most 1% above k-means++ as faiss has it."""
     import faiss

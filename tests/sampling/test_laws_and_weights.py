@@ -10,6 +10,7 @@ import pytest
 from curation.sampling import (
     balanced_constant,
     certify,
+    certify_rounds,
     draw,
     effective_sample_size,
     law,
@@ -158,3 +159,46 @@ def test_certificate_with_an_excess():
     assert "pilot" not in plain.conditional_on
     none = certify(scores, p, 50, additive=1.0, delta=0.1, excess_variance=0.0)
     assert none.radius == plain.radius
+
+
+def test_certificate_by_hoeffding_and_bernstein():
+    """The smaller of the two: many equal terms, or one far larger than the others."""
+    s, delta = 200, 0.1
+    log = math.log(2 / delta)
+    even = np.ones(50)
+    told = certify(even, law(even, mix=0.0), s, additive=0.0, delta=delta)
+    assert told.epsilon == pytest.approx(math.sqrt(log / (2 * s)))
+    odd = np.array([1.0, *[0.001] * 999])
+    flat = np.full(1000, 1e-3)
+    told = certify(odd, flat, s, additive=0.0, delta=delta)
+    second = float(np.sum(odd**2 / flat))
+    assert told.bound == pytest.approx(1000.0)
+    assert told.epsilon == pytest.approx(
+        math.sqrt(2 * log * second / s) / told.bound + log / (3 * s)
+    )
+    assert told.epsilon < math.sqrt(log / (2 * s))
+
+
+def test_certificate_over_rounds_looks_at_all_of_them():
+    """One row of a large q in the first round, a thousand in the second: the second one decides.
+
+    Scores at their q, 1,000 repetitions at delta = 0.05: by chance fewer than 930 are within the
+    radius with probability 0.003. By the round of the largest bound alone it was 38%.
+    """
+    n, s = 4000, 100
+    one, two = np.full(n, 0.01), np.full(n, 0.01)
+    one[0], two[:400] = 1.01, 1.0
+    flat = np.full(n, 1.0 / n)
+    told = certify_rounds([(one, flat, s), (two, flat, s)], additive=0.0, delta=0.05)
+    alone = certify(one, flat, 2 * s, additive=0.0, delta=0.05)
+    assert told.bound == alone.bound == pytest.approx(1.01 * n)
+    assert told.radius > alone.radius
+    rng = np.random.default_rng(0)
+    within = 0
+    for _ in range(1000):
+        parts = [n / s * q[rng.integers(0, n, s)].sum() for q in (one, two)]
+        within += abs(np.mean(parts) - (one.sum() + two.sum()) / 2) <= told.radius
+    assert within >= 930
+    assert "round" in told.conditional_on
+    same = certify_rounds([(one, flat, s)], additive=0.0, delta=0.05)
+    assert same == certify(one, flat, s, additive=0.0, delta=0.05)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.sampling import inclusion_probabilities
-from curation.sampling.shares import allocate
+from curation.sampling import estimate_total, inclusion_probabilities
+from curation.sampling.shares import allocate, draw_by_group
 
 NAMES = ("a", "b", "c")
 SIZES = (100, 10, 490)
@@ -170,3 +170,32 @@ def test_whatever_is_asked_for(data):
         assert expected == pytest.approx(np.rint(expected))  # whole draws
     # what a design makes of it is what was given
     assert inclusion_probabilities(found / s, s) == pytest.approx(found, abs=1e-9)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_standard_errors_know_that_groups_are_rounded_together(mirrored):
+    """Strata of uneven sizes in four groups, whose levels rise, or fall in every second group.
+
+    Variance of 3,000 totals against the mean squared standard error: their ratio has a standard
+    error of 2.6%. With a start of its own for each group it was 0.39 or 1.6 of what was estimated.
+    """
+    own = np.array([0.45] * 5 + [0.28] * 8 + [0.45] * 10 + [0.30] * 12)
+    own *= 12 / own.sum()
+    level = np.repeat([1.0, 1.0, 40.0, 80.0], [5, 8, 10, 12])
+    codes = np.repeat(np.arange(4), len(own))
+    law = np.tile(own, 4) / 48
+    values = np.concatenate(
+        [level[::-1] if mirrored and group % 2 else level for group in range(4)]
+    ) * np.tile(own, 4)
+    rng = np.random.default_rng(1)
+    totals, squares = [], []
+    for _ in range(3000):
+        sample = draw_by_group(
+            "coordinated", law, codes, 48, order=np.arange(len(law)), rng=rng,
+            numbers=rng.random(len(law)),
+        )  # fmt: skip
+        told = estimate_total(values[sample.indices], sample)
+        totals.append(told.value)
+        squares.append(told.standard_error**2)
+    assert np.mean(totals) == pytest.approx(values.sum(), abs=4 * np.std(totals) / 3000**0.5)
+    assert 0.8 < np.var(totals) / np.mean(squares) < 1.25

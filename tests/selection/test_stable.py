@@ -402,7 +402,7 @@ def test_borders_lie_where_their_rows_stood(ties):
     chosen, _ = choose(data, budget=100)
     state = chosen._state
     starts = np.arange(7, N, 31)
-    borders = state.fitted.borders(state.rows, state.tags, state.order[starts])
+    borders = state.fitted.borders(state.rows, state.tags, state.order[starts], budget=100)
     again = state.fitted.cuts(borders, state.rows, state.tags, state.order)
     assert again.tolist() == starts.tolist()
     rest = np.sort(np.random.default_rng(3).permutation(N)[:300])
@@ -414,10 +414,13 @@ def test_borders_lie_where_their_rows_stood(ties):
 
 
 def test_strata_are_cut_anew_for_another_size_of_budget():
-    """Between half and twice the draws a stratum is meant to hold, they are kept."""
+    """Between half and twice the budget they were made for, they are kept, however large it is."""
     data = make_data()
     first, _ = choose(data, budget=80)
     for budget, kept in ((80, True), (50, True), (150, True), (20, False), (300, False)):
         again, _ = choose(data, score=never_asked, previous=first, budget=budget)
         assert (again._state.cuts() is not None) == kept
         assert len(again) == budget
+    most, _ = choose(data, budget=420)  # nearly all rows: strata are joined, many rows certain
+    again, _ = choose(data, score=never_asked, previous=most, budget=430)
+    assert again._state.cuts() is not None

@@ -404,6 +404,9 @@ def test_excess_by_its_formula():
     mix = chosen.diagnostics["mix"]
     power = chosen.diagnostics["power"]
     p = (1 - mix) * q**power / (state.scores**power).sum() + mix / N
+    rows = [int(np.flatnonzero(state.tags == tag)[0]) for tag in fitted.pilot_tags]
+    assert p == pytest.approx(state.law[rows])
+    assert pilot.score == pytest.approx(problem()[1][rows])
     above = np.maximum(pilot.score - q, 0.0)
     terms = pilot.weight * N / pilot.weight.sum() * above**2 / p
     variance = terms.sum() + math.sqrt(len(terms)) * terms.std(ddof=1)
@@ -413,3 +416,25 @@ def test_excess_by_its_formula():
     assert chosen.certificate.radius == pytest.approx(
         chosen.certificate.epsilon * chosen.certificate.bound + expected
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"design": "uniform"}, {"design": "stratified_uniform"}, {"tilt": "classes"},
+     {"shares": {"a": 0.1}}, {"design": "stratified"}],
+    ids=str,
+)  # fmt: skip
+def test_excess_is_by_the_law_that_draws(options):
+    """Not by the sensitivity's: the pilot's rows are looked up in the law the rows are drawn by."""
+    _, losses = problem()
+    which = np.where(losses > np.median(losses), "a", "b")
+    chosen = choose(problem, 1, labels=which, groups=which, proxy="cluster", **options)
+    state = chosen._state
+    fitted, pilot = state.fitted, state.fitted.pilot
+    rows = [int(np.flatnonzero(state.tags == tag)[0]) for tag in fitted.pilot_tags]
+    p = chosen._draw.probabilities[rows] / BUDGET
+    q = pilot.proxy + fitted.constants.values[pilot.cluster] * pilot.distance
+    terms = pilot.weight * N / pilot.weight.sum() * np.maximum(pilot.score - q, 0.0) ** 2 / p
+    variance = terms.sum() + math.sqrt(len(terms)) * terms.std(ddof=1)
+    expected = math.sqrt(2 * math.log(2 / 0.05) * variance / BUDGET)
+    assert chosen.certificate.excess == pytest.approx(expected, rel=0.02)
