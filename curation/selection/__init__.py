@@ -7,6 +7,7 @@ for everything that both need.
 from curation.sampling.guard import FLAT
 from curation.selection.api import select
 from curation.selection.calibrated import Kind, calibrate
+from curation.selection.drawing import law_of
 from curation.selection.fit import (
     Fitted,
     PerRow,
@@ -20,7 +21,7 @@ from curation.selection.inputs import Labels, Numbers, read_labels
 from curation.selection.parts import from_parts, to_parts
 from curation.selection.plan import AUTO_K_MOST, label_scale, resolve_budget, resolve_k
 from curation.selection.regression import RegressionSelection, select_regression
-from curation.selection.result import Selection, law_of
+from curation.selection.result import Selection
 from curation.selection.rounds import AdaptiveRounds
 from curation.selection.table import SKETCH_DIMENSION, View
 

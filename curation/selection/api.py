@@ -14,6 +14,7 @@ from curation.sampling import constants as spread
 from curation.sampling import proxies
 from curation.sampling.guard import FLAT
 from curation.sampling.shares import allocate
+from curation.selection.drawing import Drawing
 from curation.selection.fit import Settings, assign, fit, fit_sample, measure
 from curation.selection.inputs import (
     Labels,
@@ -26,7 +27,7 @@ from curation.selection.inputs import (
     reader,
 )
 from curation.selection.plan import resolve_budget, resolve_k
-from curation.selection.result import Drawing, Selection, make_selection
+from curation.selection.result import Selection, make_selection
 from curation.selection.table import SPACES, MemoryTable, Space
 
 Floats = NDArray[np.float64]

@@ -11,12 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from curation import sampling
 from curation.sampling import guard
-from curation.sampling.shares import draw_by_group
 from curation.sampling.stratified import DRAWS_PER_STRATUM
 from curation.selection.calibrated import Calibrated, Kind, calibrate
-from curation.selection.fit import Borders, Fitted, PerRow
-from curation.selection.inputs import Labels
-from curation.selection.table import Space
+from curation.selection.drawing import Drawing, draw_from, law_of
+from curation.selection.fit import Borders
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,66 +22,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Method = Literal["ht", "difference", "calibrated"]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """All rows, the law, and how they are drawn.
-
-    Attributes
-    ----------
-    fitted, rows
-        What was learned, and what it says of each row.
-    space, dimension
-        What was clustered, and the length of an embedding.
-    scores, law
-        (n,) sensitivity scores q and probabilities per draw.
-    numbers, tags
-        (n,) permanent random numbers, and numbers that stand for the ids.
-    order
-        (n,) order of the ordered designs.
-    additive
-        ``sum L v``.
-    budget, design, delta, exponent, seed
-        As asked for.
-    labels, groups
-        Of the rows, where given.
-    borders
-        Of an earlier selection's strata, which are kept; None: they are cut anew.
-    """
-
-    fitted: Fitted
-    rows: PerRow
-    space: Space
-    scores: Floats
-    law: Floats
-    numbers: Floats
-    tags: Floats
-    order: Rows
-    additive: float
-    budget: int
-    design: str
-    delta: float
-    exponent: float
-    seed: int
-    dimension: int
-    labels: Labels | None
-    groups: Labels | None
-    redraw: Any = field(repr=False)
-    borders: Borders | None = None
-
-    @property
-    def n(self) -> int:
-        """Number of rows."""
-        return len(self.law)
-
-    def cuts(self) -> Rows | None:
-        """Return where kept strata begin in the order; None where none fit this budget."""
-        if self.borders is None:
-            return None
-        if not 0.5 <= self.budget / self.borders.budget <= 2.0:
-            return None  # strata of a draw or two, or of more than the order is worth
-        return self.fitted.cuts(self.borders, self.rows, self.tags, self.order)
 
 
 @dataclass(frozen=True, repr=False)
@@ -372,18 +310,9 @@ class Selection:
         )
 
 
-def _draw(state: Drawing, *, by_group: bool) -> sampling.Draw:
-    rng = np.random.default_rng([state.seed, 1])
-    how: dict[str, Any] = {"order": state.order, "rng": rng, "numbers": state.numbers}
-    if by_group and state.groups is not None:
-        codes = state.groups.codes
-        return draw_by_group(state.design, state.law, codes, state.budget, **how)
-    return sampling.draw(state.design, state.law, state.budget, cuts=state.cuts(), **how)
-
-
 def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
     """Draw by a state, each group by itself if wanted, and put the result together."""
-    drawn = _draw(state, by_group=by_group)
+    drawn = draw_from(state, by_group=by_group)
     by_row = np.argsort(drawn.indices, kind="stable")
     chosen, weights = drawn.indices[by_row], drawn.weights[by_row]
     tempered = weights**state.exponent
@@ -427,13 +356,6 @@ def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
         _draw=drawn,
         _state=state,
     )
-
-
-def law_of(drawn: sampling.Draw, law: Floats, draws: int) -> Floats:
-    """Return the law rows are really drawn by: ``stratified`` levels it inside its strata."""
-    if drawn.design != "stratified" or drawn.probabilities is None:
-        return law
-    return drawn.probabilities / draws
 
 
 def _coverage(state: Drawing, chosen: Rows) -> NDArray[np.int64]:
