@@ -126,7 +126,7 @@ def _refuse_impossible_signs(x: Floats, t: Floats, called: list[str]) -> None:
             if t[j] != 0.0:
                 raise CalibrationError(
                     f"{name}: 0 on every drawn row, so no weights reach its total of {t[j]:g}; "
-                    "draw a row of it, or leave it out"
+                    "draw more rows, or give it more of them (tilt, shares, minimum)"
                 )
         elif (low[j] >= 0.0 and t[j] <= 0.0) or (high[j] <= 0.0 and t[j] >= 0.0):
             no, but = ("below", "above") if low[j] >= 0.0 else ("above", "below")

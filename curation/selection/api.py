@@ -73,8 +73,9 @@ def select(
         Called with the int64 indices of the medoids, and once more with those of the pilot rows;
         returns their scores, >= 0. Or an (n,) array, of which only those entries are read.
     budget, fraction, epsilon
-        Number of draws, share of the rows, or error radius as a share of the certificate's bound at
-        level ``1 - delta``. Give exactly one.
+        Number of draws, share of the rows, or error radius at level ``1 - delta`` as a share of the
+        certificate's bound (which is larger than the total: about twice as large with
+        ``constants="balanced"`` and a fixed mix), without its excess. Give exactly one.
     delta
         Error probability of the certificate.
     labels
@@ -123,8 +124,8 @@ def select(
     previous
         A selection whose space, clusters, queried scores, proxy, constants, mixture and strata are
         kept: the rows, of which some may be new, are only assigned, and no score is asked for. `k`,
-        `space`, `proxy`, `constants`, `mix` and `z` are those of the previous selection, whatever
-        is given.
+        `space`, `proxy`, `constants`, `mix` and `z` are those of the previous selection; what is
+        given for them is checked and not used. Give the same ids and the same seed.
     block_mib
         Size of the blocks in which embeddings are read.
 
@@ -138,6 +139,8 @@ def select(
         For input that can't be meant: wrong shapes, NaN, a negative score, two equal ids, a budget
         above n, an option that needs labels or groups.
     """
+    if previous is not None and not isinstance(previous, Selection):
+        raise TypeError(f"previous must be a Selection, not {type(previous).__name__}")
     points = reader(embeddings, block_mib=block_mib)
     n = len(points)
     _check(space=space, proxy=proxy, constants=constants, design=design, mix=mix, tilt=tilt, z=z)
@@ -171,6 +174,11 @@ def select(
     else:
         fitted = replace(previous._state.fitted, queries=0)  # they were paid for then
         table = MemoryTable(points, read, _space_of(previous, points, read), numbers.tags())
+        if not np.isin(previous._state.tags, table.tags).any():
+            raise ValueError(
+                "none of the previous selection's rows is among these, by their ids; give the same "
+                "ids as then (left out, they are row numbers)"
+            )
         cluster = assign(fitted, table)
     rows = measure(fitted, table, cluster)
     tilted = {None: None, "classes": read, "groups": grouped}[tilt]

@@ -114,7 +114,7 @@ def read_ids(ids: ArrayLike | None, n: int) -> NDArray[np.generic]:
     Raises
     ------
     ValueError
-        If there are not n, or two are equal.
+        If there are not n, one is missing, or two are equal.
     """
     if ids is None:
         return np.arange(n, dtype=np.int64)
@@ -122,6 +122,10 @@ def read_ids(ids: ArrayLike | None, n: int) -> NDArray[np.generic]:
     if raw.dtype.kind in "iu":
         known: NDArray[np.generic] = raw.astype(np.int64)
     elif raw.dtype.kind in "UO":
+        if raw.dtype.kind == "O":
+            missing = np.array([v is None or v != v for v in raw.tolist()])  # NaN is not itself
+            if missing.any():
+                raise ValueError(f"id of row {_first(missing)} is missing")
         known = raw.astype(str)
     else:
         raise ValueError(f"ids must be whole numbers or text, got an array of {raw.dtype}")

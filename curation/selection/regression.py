@@ -51,6 +51,11 @@ class RegressionSelection:
             (n, d) and (n,) of all rows; only the chosen ones are read.
         """
         x, y = np.asarray(features), np.asarray(targets)
+        if len(x) != len(self.law) or len(y) != len(self.law):
+            raise ValueError(
+                f"expected features and targets of all {len(self.law):,} rows, got {len(x):,} and "
+                f"{len(y):,}"
+            )
         return regression.weighted_least_squares(x[self.indices], y[self.indices], self.weights)
 
 
@@ -104,6 +109,8 @@ def select_regression(
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise ValueError(f"features or target of row {row} are not finite, or far too large")
+    if (budget is None) == (fraction is None):
+        raise ValueError("give exactly one of budget and fraction")
     s = resolve_budget(n, budget=budget, fraction=fraction)
     numbers = Numbers(read_ids(ids, n), read_seed(seed))
     luck = numbers.of("draw")

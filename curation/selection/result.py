@@ -159,12 +159,17 @@ class Selection:
     def explain(self, row: int) -> dict[str, Any]:
         """Return why a row was chosen or not, for any row of the data set.
 
+        ``proxy`` is what its score is taken for, ``score`` its sensitivity q.
+
         Parameters
         ----------
         row
             Index of the row among all rows.
         """
         state = self._state
+        if not isinstance(row, int | np.integer) or isinstance(row, bool):
+            raise TypeError(f"row must be the number of a row, not {type(row).__name__}")
+        row = int(row)
         if not 0 <= row < state.n:
             raise ValueError(f"row {row} is not one of the {state.n:,} rows")
         cluster = int(state.rows.cluster[row])

@@ -64,7 +64,8 @@ class AdaptiveRounds:
     rounds
         Number of rounds; the budget is cut into equal parts.
     labels, ids, k, space, design, mix, seed
-        As in :func:`curation.select`; `space` is ``embedding`` or ``embedding+label``.
+        As in :func:`curation.select`; `space` is ``embedding`` or ``embedding+label``, `mix` a
+        number. Each round asks for k scores; ``auto`` is half of a round's rows, at most 400.
     split
         Whether to split, before the next round, clusters in which more than half of at least five
         evaluated rows had a larger score than q.
@@ -103,7 +104,7 @@ class AdaptiveRounds:
             raise ValueError(f"space {space!r} needs `labels`")
         numbers = Numbers(read_ids(ids, n), read_seed(seed))
         self._begin(numbers, budget, rounds, design, mix, seed, split=split)
-        self._cluster_rows(resolve_k(k, budget=budget, rows=n), space)
+        self._cluster_rows(resolve_k(k, budget=max(budget // rounds, 2), rows=n), space)
 
     @classmethod
     def of_clusters(
@@ -266,8 +267,12 @@ class AdaptiveRounds:
             raise ValueError("no round waits for its scores; call draw() first")
         rows = self._done[-1].indices
         given = np.asarray(values, dtype=np.float64)
-        if given.shape != rows.shape or not (np.isfinite(given).all() and (given >= 0.0).all()):
-            raise ValueError(f"expected {len(rows)} finite scores >= 0, got shape {given.shape}")
+        if given.shape != rows.shape:
+            raise ValueError(f"expected {len(rows)} scores, got shape {given.shape}")
+        wrong = ~(np.isfinite(given) & (given >= 0.0))
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            raise ValueError(f"score of row {rows[at]} is {given[at]}: it must be finite and >= 0")
         self._seen.append((rows, given, self._q[rows]))
         if self._split:
             self._split_clusters()
@@ -347,5 +352,5 @@ def _check(n: int, budget: int, rounds: int, design: str, mix: float) -> None:
     if design not in sampling.DESIGNS:
         known = ", ".join(sorted(sampling.DESIGNS))
         raise ValueError(f"unknown design {design!r}; known: {known}")
-    if not 0.0 < mix <= 1.0:
-        raise ValueError(f"mix must be in (0, 1], got {mix}")
+    if isinstance(mix, str) or not 0.0 < mix <= 1.0:
+        raise ValueError(f"mix must be a number in (0, 1], got {mix!r}")

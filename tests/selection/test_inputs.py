@@ -455,3 +455,33 @@ def test_invariants(case):
     assert len(chosen.diagnostics["coverage"]) == chosen.diagnostics["k"]
     assert chosen.to_frame().height == len(rows)
     assert str(len(rows) or "no rows") in repr(chosen)
+
+
+def test_a_previous_selection_must_be_one_and_know_the_rows():
+    rng = np.random.default_rng(0)
+    points, score = rng.normal(size=(80, 3)), rng.gamma(1.0, size=80)
+    names = np.array([f"row {i}" for i in range(80)])
+    first = curation.select(points, score, ids=names, budget=20)
+    with pytest.raises(TypeError, match="previous must be a Selection, not ndarray"):
+        curation.select(points, score, ids=names, budget=20, previous=first.indices)
+    with pytest.raises(ValueError, match="none of the previous selection's rows is among these"):
+        curation.select(points, score, budget=20, previous=first)
+    again = curation.select(points, score, ids=names, budget=20, previous=first)
+    assert np.array_equal(again.indices, first.indices)
+
+
+def test_explain_takes_the_number_of_a_row():
+    rng = np.random.default_rng(0)
+    chosen = curation.select(rng.normal(size=(50, 2)), rng.gamma(1.0, size=50), budget=10)
+    assert chosen.explain(np.int64(3)) == chosen.explain(3)
+    for wrong in ("r3", 3.0, True):
+        with pytest.raises(TypeError, match="row must be the number of a row"):
+            chosen.explain(wrong)
+
+
+def test_an_id_that_is_missing_is_named():
+    rng = np.random.default_rng(0)
+    names = np.array([f"row {i}" for i in range(50)], dtype=object)
+    names[7] = None
+    with pytest.raises(ValueError, match="id of row 7 is missing"):
+        curation.select(rng.normal(size=(50, 2)), rng.gamma(1.0, size=50), budget=10, ids=names)

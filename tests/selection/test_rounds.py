@@ -137,7 +137,7 @@ def test_order_of_calls():
     with pytest.raises(ValueError, match=r"last round's rows to observe\(\) first"):
         adaptive.draw(lambda rows: losses[rows])
     for wrong in (losses[first.indices][:-1], -losses[first.indices], np.full(10, np.nan)):
-        with pytest.raises(ValueError, match="expected 10 finite scores >= 0"):
+        with pytest.raises(ValueError, match=r"expected 10 scores|it must be finite"):
             adaptive.observe(wrong)
     adaptive.observe(losses[first.indices])
     with pytest.raises(ValueError, match="no round waits"):

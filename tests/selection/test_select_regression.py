@@ -91,3 +91,13 @@ def test_a_row_that_is_not_finite_is_named():
     features[17, 2] = np.nan
     with pytest.raises(ValueError, match="row 17"):
         curation.select_regression(features, targets, budget=40)
+
+
+def test_a_fit_needs_all_rows_and_a_size():
+    features, targets = problem()
+    chosen = curation.select_regression(features, targets, budget=40)
+    with pytest.raises(ValueError, match="expected features and targets of all 300 rows"):
+        chosen.fit(features[chosen.indices], targets[chosen.indices])
+    for size in ({}, {"budget": 9, "fraction": 0.1}):
+        with pytest.raises(ValueError, match="exactly one of budget and fraction"):
+            curation.select_regression(features, targets, **size)
