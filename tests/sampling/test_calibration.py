@@ -82,7 +82,7 @@ def test_far_totals_are_found():
         (
             [ONES, 0 * ONES],
             [4, 17],
-            "cluster 3: 0 on every drawn row, so no weights reach its total of 17; draw a row",
+            "cluster 3: 0 on every drawn row, so no weights reach its total of 17; draw more rows",
         ),
         ([ONES, [0, 1, 1, 2]], [4, 0], "cluster 3: no drawn row is below 0 and some are above"),
         ([ONES, [0, -1, -1, 0]], [4, 1], "cluster 3: no drawn row is above 0 and some are below"),
