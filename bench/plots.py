@@ -60,7 +60,7 @@ def _ratios(results: Results) -> Any:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("RMSE of the estimated total / that of 1,000 uniform rows (bars: 95%)")
-    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    axes.legend(frameon=False, loc="lower left", fontsize=8)
     return figure
 
 
