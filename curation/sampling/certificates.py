@@ -101,7 +101,7 @@ def certify(
     excess_variance
         ``sum max(l - q, 0)^2 / p`` over the rows, what is above q adds to the variance of a total
         at one draw, as estimated from a pilot; None without one. Draws of the part below q are
-        bounded, and Hoeffding's inequality holds for them; the part above adds
+        bounded, and the inequalities above hold for them; the part above adds
         ``sqrt(2 ln(2 / delta) excess_variance / s)``, as if it were normal.
     """
     return certify_rounds(
@@ -123,8 +123,10 @@ def certify_rounds(
 ) -> Certificate:
     """Return the certificate of a mean over rounds, each in proportion to its draws.
 
-    The terms of all rounds are martingale differences, for which both inequalities hold as well: by
-    the largest bound of any round, and the rounds' mean second moment.
+    The terms of all rounds are martingale differences, for which both inequalities hold as well
+    (Azuma, Freedman): by the largest bound of any round, and the rounds' mean second moment. Laws
+    of later rounds follow from earlier draws, so that unlike that of a single draw this radius is
+    known only when the last law is, and holds as far as bound and moment hardly vary with draws.
 
     Parameters
     ----------

@@ -8,12 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.sampling.designs import Draw, draw, inclusion_probabilities
+from curation.sampling.designs import IN_STRATA, Draw, draw, inclusion_probabilities
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-
-STRATIFIED = ("coordinated", "stratified", "stratified_uniform")
 
 
 def allocate(
@@ -241,7 +239,7 @@ def draw_by_group(
             own,
             int(counts[group]),
             order=np.arange(len(rows)),
-            rng=np.random.default_rng(start) if design in STRATIFIED else rng,
+            rng=np.random.default_rng(start) if design in IN_STRATA else rng,
             numbers=numbers[rows],
         )
         if found.probabilities is not None:
@@ -257,7 +255,7 @@ def draw_by_group(
 
 def _together(parts: list[Draw], design: str) -> Draw:
     rounding = [part.rounding for part in parts if part.rounding is not None]
-    stratified = design in STRATIFIED
+    stratified = design in IN_STRATA
     joined = Draw(
         indices=np.concatenate([part.indices for part in parts]),
         weights=np.concatenate([part.weights for part in parts]),
