@@ -66,7 +66,7 @@ def headline(subset: Artifact, evaluation: Artifact) -> list[tuple[str, str, str
         (
             "Score evaluations",
             f"{chosen['queries']:,}",
-            f"medoids asked, plus {chosen['pilot_rows']:,} pilot rows trained on",
+            f"medoids and further rows asked; {chosen['pilot_rows']:,} rows trained the pilot",
         ),
         (
             "Estimated total score",
