@@ -25,18 +25,44 @@ class Source(Strict):
     folder: str | None = Field(
         None, description="A folder; each file in it is one shard. ~ and $VARIABLES are expanded."
     )
+    url: str | None = Field(
+        None, description="A prefix of an object store: s3://, gs:// or az://; objects are shards."
+    )
+    options: dict[str, str | int | bool] = Field(
+        {},
+        description="With `url`: settings of the store's client, such as endpoint_url. Secrets are "
+        "never written here: name a $VARIABLE, or use the store's own credential chain.",
+    )
     package: str | None = Field(
         None, description="An installed distribution that carries the data."
     )
     file: str | None = Field(None, description="With `package`: how the file's path ends.")
     pattern: str = Field("**/*", description="With `folder`: which files are shards (a glob).")
-    format: Literal["auto", "parquet", "jsonl", "csv", "lines", "idx"] = Field(
-        "auto", description="`auto` goes by the file's ending. `lines` needs `line_pattern`."
-    )
+    format: Literal[
+        "auto",
+        "parquet",
+        "jsonl",
+        "csv",
+        "arrow",
+        "lines",
+        "idx",
+        "npy",
+        "huggingface",
+        "images",
+        "webdataset",
+    ] = Field("auto", description="`auto` goes by the file's ending. `lines` needs `line_pattern`.")
     line_pattern: str | None = Field(
         None, description="With `lines`: a regular expression with one named group per column."
     )
     encoding: str = Field("utf-8", description="The text encoding of `lines` and `csv`.")
+    image_size: tuple[int, int] | None = Field(
+        None,
+        description="Width and height pictures are scaled to; left out, all must have one size.",
+    )
+    image_mode: Literal["L", "RGB"] = Field("L", description="Pictures become grey or RGB.")
+    block_mib: int = Field(
+        32, ge=1, le=4096, description="MiB of a shard that are read and validated at a time."
+    )
     deduplicate: bool = Field(
         False, description="Drop repeated rows of a package's file before it is cut into shards."
     )
@@ -53,8 +79,8 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if (self.folder is None) == (self.package is None):
-            raise ValueError("source: give either `folder` or `package` (and not both)")
+        if sum(x is not None for x in (self.folder, self.url, self.package)) != 1:
+            raise ValueError("source: give exactly one of `folder`, `url`, `package`")
         if self.package is not None and not self.file:
             raise ValueError("source: `package` needs `file`, the end of the file's path")
         if self.format == "lines" and not self.line_pattern:
@@ -295,10 +321,54 @@ class Schedule(Strict):
 
 
 class Automation(Strict):
-    """Watching the source for new shards."""
+    """Watching the source for new, changed and deleted shards."""
 
     watch: bool = Field(False, description="Whether the sensor is on from the start.")
     interval_seconds: int = Field(60, ge=5)
+    run: Literal["ingest", "curation"] = Field(
+        "ingest",
+        description="What a change starts: reading and embedding the shards (the schedule curates), "
+        "or the whole graph.",
+    )
+
+
+class Validation(Strict):
+    """How much may be wrong with the data before a subset is held back."""
+
+    quarantined_share: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.1, description="Share of rows in quarantine above which no subset is published."
+    )
+    failed_share: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.5, description="Share of shards that cannot be read above which no subset is published."
+    )
+
+
+class Refit(Strict):
+    """When pilot model and centroids are fitted anew; else they are kept as shards come and go."""
+
+    cost_ratio: Annotated[float, Field(gt=0.0)] = Field(
+        1.25,
+        description="Cost per row (squared distance to the centroid) of the rows that came since "
+        "the fit, over that of the rows it was made on.",
+    )
+    violated_share: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.15,
+        description="How much larger the share of rows whose score exceeds their sensitivity may "
+        "be among the rows that came since the fit.",
+    )
+    growth: Annotated[float, Field(ge=1.0)] = Field(
+        2.0, description="How many times as many rows as at the fit (or as few) are still served."
+    )
+    sample: int = Field(
+        200, ge=0, description="Rows that came since the fit whose score is asked for to see that."
+    )
+
+
+class Retention(Strict):
+    """Which old versions stay."""
+
+    versions: int = Field(30, ge=1, description="Published subsets that stay, the newest first.")
+    days: int | None = Field(None, ge=1, description="Those younger than this stay as well.")
 
 
 class CuratedDatasetConfig(Strict):
@@ -317,6 +387,9 @@ class CuratedDatasetConfig(Strict):
     evaluation: Evaluation = Evaluation()
     schedule: Schedule = Schedule()
     automation: Automation = Automation()
+    validation: Validation = Validation()
+    refit: Refit = Refit()
+    retention: Retention = Retention()
 
     @property
     def space(self) -> str:
