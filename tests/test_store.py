@@ -149,7 +149,8 @@ def test_unpublished_versions_are_not_read(store):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import curation.store as s
+import curation.store as package
+import curation.store.artifacts as s
 
 calls = 0
 def die_at(name, module=s):
@@ -161,12 +162,12 @@ def die_at(name, module=s):
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*a, **k)
     setattr(module, name, wrapped)
-die_at("_fsync")
-store = s.Store(Path({root!r}))
+die_at("fsync")
+store = package.Store(Path({root!r}))
 def fill(draft):
     (draft.folder / "rows.txt").write_text("new")
     draft.row_count = 1
-store.write(s.Address("demo", "raw", "s1"), s.Recipe("2", "", {{}}), fill)
+store.write(package.Address("demo", "raw", "s1"), package.Recipe("2", "", {{}}), fill)
 """
 
 
