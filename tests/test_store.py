@@ -149,11 +149,11 @@ def test_unpublished_versions_are_not_read(store):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import curation.store as package
-import curation.store.artifacts as s
+import curation.store as s
+import curation.store.files as files
 
 calls = 0
-def die_at(name, module=s):
+def die_at(name, module=files):
     original = getattr(module, name)
     def wrapped(*a, **k):
         global calls
@@ -163,11 +163,11 @@ def die_at(name, module=s):
         return original(*a, **k)
     setattr(module, name, wrapped)
 die_at("fsync")
-store = package.Store(Path({root!r}))
+store = s.Store(Path({root!r}))
 def fill(draft):
     (draft.folder / "rows.txt").write_text("new")
     draft.row_count = 1
-store.write(package.Address("demo", "raw", "s1"), package.Recipe("2", "", {{}}), fill)
+store.write(s.Address("demo", "raw", "s1"), s.Recipe("2", "", {{}}), fill)
 """
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import os
 import shutil
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from curation.store.files import fsync, remove_abandoned
+from curation.store import adoption, files
+from curation.store.failures import Failed, read_mark, remove_mark, write_mark
 from curation.store.manifests import (
     MANIFEST,
     SAFE_PART,
@@ -23,10 +23,10 @@ from curation.store.manifests import (
     StoreError,
     describe,
     read_manifest,
+    utc_now,
     verify_files,
 )
-
-CURRENT = "current"
+from curation.store.publishing import CURRENT, Published, logged, point_at, pointed_at, read_log
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,8 @@ class Store:
         StoreError
             When the version does not match its manifest; the message names the field.
         """
-        pointer = self.folder(at) / CURRENT
-        try:
-            version = pointer.read_text().strip()
-        except FileNotFoundError:
-            return None
-        return self.open(at, version)
+        version = pointed_at(self.folder(at))
+        return None if version is None else self.open(at, version)
 
     def need(self, at: Address) -> Artifact:
         """Return the published version, or say which asset must be materialized first."""
@@ -146,18 +142,23 @@ class Store:
 
     def shards(self, dataset: str, asset: str) -> list[str]:
         """Return the shards that have a published version of a per-shard asset, sorted."""
-        folder = self.folder(Address(dataset, asset))
-        if not folder.is_dir():
-            return []
-        return sorted(p.name for p in folder.iterdir() if (p / CURRENT).is_file())
+        return [p.name for p in self._parts(dataset, asset) if (p / CURRENT).is_file()]
 
     def versions(self, at: Address) -> list[Manifest]:
-        """Return the manifests of all versions kept, oldest first."""
-        folder = self.folder(at)
-        if not folder.is_dir():
-            return []
-        found = [read_manifest(p.parent) for p in folder.glob(f"*/{MANIFEST}")]
-        return sorted(found, key=lambda m: (m.created, m.version))
+        """Return the manifests of all versions kept, in the order they were written.
+
+        A version whose manifest can't be read is left out; :meth:`open` says what is wrong with it.
+        """
+        return sorted(versions_in(self.folder(at)), key=lambda m: (m.ordinal, m.created, m.version))
+
+    def published(self, at: Address) -> list[Published]:
+        """Return all publications at an address without a shard, oldest first.
+
+        Retention may have removed the versions of older ones.
+        """
+        if at.shard is not None:
+            raise StoreError(f"{at}: what is published of a shard is not logged")
+        return read_log(self.folder(at))
 
     def write(
         self,
@@ -167,6 +168,7 @@ class Store:
         *,
         publish: bool = True,
         keep: int | None = None,
+        index: bool = False,
     ) -> Artifact:
         """Write a version with `fill`, then publish it.
 
@@ -180,45 +182,209 @@ class Store:
             Whether readers get it at once; otherwise :meth:`publish` does that later.
         keep
             How many older versions stay; None keeps all.
+        index
+            Whether other shards may take it over (:meth:`adopt`).
+
+        Raises
+        ------
+        StoreError
+            When the disk is full. The version that was current still is.
         """
-        folder = self.folder(at)
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder)
-        began = dt.datetime.now(dt.UTC)
-        temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
-        try:
-            draft = Draft(temporary)
+
+        def make(folder: Path) -> Manifest:
+            began = time.monotonic()
+            draft = Draft(folder)
             fill(draft)
-            manifest = describe(at, recipe, draft, began)
-            (temporary / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
-            for path in temporary.rglob("*"):
-                if path.is_file():
-                    path.chmod(0o644)  # safetensors writes 0600: a store is shared
-                fsync(path)
-            fsync(temporary)
-            final = folder / manifest.version
-            if final.exists():
-                shutil.rmtree(final)  # the same recipe and content, or a damaged copy of it
-            temporary.rename(final)
-            fsync(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        artifact = Artifact(final, manifest)
+            seconds = time.monotonic() - began
+            manifest = describe(at, recipe, draft, seconds=seconds, ordinal=self._ordinal(at))
+            _write_manifest(folder, manifest)
+            files.bring_to_disk(folder)
+            return manifest
+
+        artifact = self._write(at, make)
         if publish:
-            self.publish(at, manifest.version, keep=keep)
+            self.publish(at, artifact.manifest.version, keep=keep)
+        if index:
+            self._index(at, artifact.manifest)
+        return artifact
+
+    def adopt(self, at: Address, recipe: Recipe, *, keep: int | None = 1) -> Artifact | None:
+        """Publish, for a shard, what another shard (or it, earlier) has of an equal recipe.
+
+        The data files are linked, or copied where they can't be; nothing is computed.
+
+        Parameters
+        ----------
+        at, recipe
+            Where, and what the content depends on.
+        keep
+            How many older versions of the shard stay; None keeps all.
+
+        Returns
+        -------
+        Artifact or None
+            None if no shard has an intact version that was written with ``index=True``.
+        """
+        asset = self.folder(Address(at.dataset, at.asset))
+        noted = None if at.shard is None else adoption.recall(asset, recipe.fingerprint)
+        if noted is None:
+            return None
+        other = self._intact(Address(at.dataset, at.asset, noted[0]), noted[1])
+        if other is None or other.manifest.fingerprint != recipe.fingerprint:
+            adoption.forget(asset, recipe.fingerprint)
+            return None
+        artifact = other if noted[0] == at.shard else self._take_over(at, other)
+        if artifact is not None:
+            self.publish(at, artifact.manifest.version, keep=keep)
+            self._index(at, artifact.manifest)
         return artifact
 
     def publish(self, at: Address, version: str, *, keep: int | None = None) -> None:
-        """Make a version the one that readers get."""
+        """Make a version the one that readers get, and note that in the log.
+
+        Parameters
+        ----------
+        at, version
+            What is published. Nothing changes if it is the current version already.
+        keep
+            How many older versions stay, the one that was current first of all; None keeps all.
+        """
         folder = self.folder(at)
-        pointer = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        pointer.write_text(version + "\n")
-        fsync(pointer)
-        pointer.replace(folder / CURRENT)
-        fsync(folder)
+        manifest = read_manifest(folder / version)
+        before = pointed_at(folder)
+        with self._told_when_full(at, "its version was not published, or not noted as such"):
+            if at.shard is not None:
+                if before != version:
+                    point_at(folder, version)
+            else:
+                with logged(folder, manifest, now=utc_now()) as new:
+                    if new:
+                        point_at(folder, version)
         if keep is not None:
             older = [m.version for m in self.versions(at) if m.version != version]
+            older.sort(key=lambda name: name == before)  # a reader may have it open
             for name in older[: max(len(older) - keep, 0)]:
-                shutil.rmtree(folder / name)
+                files.discard(folder / name)
+
+    def mark_failed(self, at: Address, *, reason: str, stamp: str) -> None:
+        """Remember that a shard failed, and with what; what is published of it stays."""
+        if at.shard is None:
+            raise StoreError(f"{at}: only shards are marked as failed")
+        with self._told_when_full(at, f"it failed ({reason}), which can't be noted"):
+            write_mark(self.folder(at), reason=reason, stamp=stamp)
+
+    def clear_failed(self, at: Address) -> None:
+        """Forget that a shard failed."""
+        remove_mark(self.folder(at))
+
+    def failed(self, dataset: str, asset: str) -> dict[str, Failed]:
+        """Return the shards of an asset that are marked as failed, and why."""
+        marks = {p.name: read_mark(p) for p in self._parts(dataset, asset)}
+        return {shard: mark for shard, mark in marks.items() if mark is not None}
+
+    def _parts(self, dataset: str, asset: str) -> list[Path]:
+        """Return what may be a shard's folder: temporary and hidden ones are none."""
+        folder = self.folder(Address(dataset, asset))
+        if not folder.is_dir():
+            return []
+        return sorted(p for p in folder.iterdir() if SAFE_PART.match(p.name) and p.is_dir())
+
+    def _ordinal(self, at: Address) -> int:
+        return max((m.ordinal for m in versions_in(self.folder(at))), default=0) + 1
+
+    def _index(self, at: Address, manifest: Manifest) -> None:
+        if at.shard is None:
+            raise StoreError(f"{at}: only shards take artifacts over from each other")
+        asset = self.folder(Address(at.dataset, at.asset))
+        with self._told_when_full(at, "it was published, but other shards can't take it over"):
+            adoption.note(asset, manifest.fingerprint, shard=at.shard, version=manifest.version)
+
+    def _take_over(self, at: Address, other: Artifact) -> Artifact | None:
+        def make(folder: Path) -> Manifest:
+            began = time.monotonic()
+            adoption.take_files(other.manifest, other.folder, folder)
+            manifest = replace(
+                other.manifest,
+                shard=at.shard,
+                created=utc_now(),
+                seconds=round(time.monotonic() - began, 3),
+                ordinal=self._ordinal(at),
+            )
+            _write_manifest(folder, manifest)
+            files.bring_to_disk(folder)
+            return manifest
+
+        try:
+            return self._write(at, make)
+        except FileNotFoundError:
+            return None  # it was removed while it was being taken over
+
+    def _write(self, at: Address, make: Callable[[Path], Manifest]) -> Artifact:
+        """Make a version in a temporary folder and give it its name once it is whole."""
+        folder = self.folder(at)
+        with self._told_when_full(
+            at, "nothing was written, what was published before stays current"
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+            files.remove_abandoned(folder)
+            temporary = files.temporary_path(folder)
+            temporary.mkdir()
+            try:
+                manifest = make(temporary)
+                final = folder / manifest.version
+                if pointed_at(folder) == manifest.version:
+                    intact = self._intact(at, manifest.version)
+                    if intact is not None:  # not even for a moment do readers miss it
+                        return intact
+                files.put_in_place(temporary, final)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return Artifact(final, manifest)
+
+    def _intact(self, at: Address, version: str) -> Artifact | None:
+        try:
+            return self.open(at, version)
+        except StoreError:
+            return None
+
+    @contextmanager
+    def _told_when_full(self, at: Address, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except BaseException as error:
+            if not files.is_disk_full(error):
+                raise
+            where = f" of shard {at.shard}" if at.shard else ""
+            raise StoreError(
+                f"data set {at.dataset}: the disk is full ({error}), {at.asset}{where}: {what}. "
+                f"{_free(self.root)} free in {self.root}; make room "
+                f"(curation prune {at.dataset} lists old versions) and run it again"
+            ) from error
+
+
+def versions_in(folder: Path) -> list[Manifest]:
+    """Return the manifests of the versions in a folder that can be read, in no order."""
+    found = []
+    for path in folder.glob(f"*/{MANIFEST}"):
+        if not SAFE_PART.match(path.parent.name):
+            continue  # temporary folders: what a crash left behind is no version
+        try:
+            manifest = read_manifest(path.parent)
+        except StoreError:
+            continue
+        if manifest.version == path.parent.name:
+            found.append(manifest)
+    return found
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+
+
+def _free(root: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(root).free:,} bytes are"
+    except OSError:
+        return "an unknown number of bytes is"

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version says of itself."""
+    """What a version says of itself.
+
+    `ordinal` counts the versions of an address in the order they were written; `created` comes from
+    a clock, which may go backwards, and is for display.
+    """
 
     dataset: str
     asset: str
@@ -87,6 +91,7 @@ class Manifest:
     libraries: dict[str, str]
     created: str
     seconds: float
+    ordinal: int = 0  # versions from before it was counted are the oldest
 
 
 @dataclass
@@ -105,7 +110,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def describe(at: Address, recipe: Recipe, draft: Draft, began: dt.datetime) -> Manifest:
+def describe(
+    at: Address, recipe: Recipe, draft: Draft, *, seconds: float, ordinal: int
+) -> Manifest:
     """Describe what was written into a draft's folder."""
     files = {
         str(p.relative_to(draft.folder)): {"bytes": p.stat().st_size, "sha256": file_hash(p)}
@@ -115,7 +122,6 @@ def describe(at: Address, recipe: Recipe, draft: Draft, began: dt.datetime) -> M
     content_hash = digest(
         {n: entry["sha256"] for n, entry in files.items() if not n.startswith(VIEW_PREFIX)}
     )
-    now = dt.datetime.now(dt.UTC)
     return Manifest(
         dataset=at.dataset,
         asset=at.asset,
@@ -129,9 +135,15 @@ def describe(at: Address, recipe: Recipe, draft: Draft, began: dt.datetime) -> M
         files=files,
         figures=draft.figures,
         libraries=_libraries(),
-        created=now.isoformat(timespec="seconds"),
-        seconds=round((now - began).total_seconds(), 3),
+        created=utc_now(),
+        seconds=round(seconds, 3),
+        ordinal=ordinal,
     )
+
+
+def utc_now() -> str:
+    """Return the clock's time (UTC, ISO 8601)."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def file_hash(path: Path) -> str:
@@ -171,7 +183,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a version's folder."""
     try:
         raw = json.loads((folder / MANIFEST).read_text())
-        return Manifest(**{f.name: raw[f.name] for f in fields(Manifest)})
+        known = [f.name for f in fields(Manifest) if f.name in raw or f.default is MISSING]
+        return Manifest(**{name: raw[name] for name in known})
     except FileNotFoundError:
         raise StoreError(f"{folder}: no {MANIFEST}; materialize it again") from None
     except (ValueError, KeyError, TypeError) as error:
