@@ -368,13 +368,11 @@ def versions_in(folder: Path) -> list[Manifest]:
     """Return the manifests of the versions in a folder that can be read, in no order."""
     found = []
     for path in folder.glob(f"*/{MANIFEST}"):
-        if not SAFE_PART.match(path.parent.name):
-            continue  # temporary folders: what a crash left behind is no version
         try:
             manifest = read_manifest(path.parent)
         except StoreError:
             continue
-        if manifest.version == path.parent.name:
+        if manifest.version == path.parent.name:  # else it was not finished: a temporary folder
             found.append(manifest)
     return found
 
