@@ -27,10 +27,7 @@ def recall(asset: Path, fingerprint: str) -> tuple[str, str] | None:
     except (OSError, UnicodeDecodeError):
         return None
     shard, _, version = text.partition("/")
-    if SAFE_PART.match(shard) and SAFE_PART.match(version):
-        return shard, version
-    forget(asset, fingerprint)
-    return None
+    return (shard, version) if SAFE_PART.match(shard) and SAFE_PART.match(version) else None
 
 
 def forget(asset: Path, fingerprint: str) -> None:
