@@ -118,8 +118,6 @@ def _pixels(image: Pillow.Image, *, config: Source) -> NDArray[np.uint8]:
     from PIL import Image
 
     width, height = image.size
-    if width * height == 0:
-        raise PictureError("a picture without pixels")
     if width * height > MOST_PIXELS:
         raise PictureError(f"{width} x {height}, more than {MOST_PIXELS} pixels")
     if config.image_size:

@@ -213,12 +213,9 @@ def _damaged(path: Path, error: Exception, *, where: str) -> SourceError:
 def _content(archive: tarfile.TarFile, header: tarfile.TarInfo, path: Path, *, where: str) -> bytes:
     try:
         member = archive.extractfile(header)
-        data = b"" if member is None else member.read()
-        if len(data) != header.size:
-            raise EOFError(f"{readable(header.name)} is cut off")
+        return b"" if member is None else member.read()
     except _DAMAGED as error:
         raise _damaged(path, error, where=where) from error
-    return data
 
 
 def _unsafe(header: tarfile.TarInfo) -> str | None:
@@ -329,13 +326,10 @@ def _type(kinds: set[str]) -> Any:
 
 def _stored(value: Any, kind: Any) -> Any:
     """Return a value as its column holds it."""
-    if value is None:
-        return None
-    if kind == pl.String:
-        # Not str: true, 1e5 and the like stay as JSON writes them.
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return readable(text)
-    return float(value) if kind == pl.Float64 else value
+    if value is None or kind != pl.String:
+        return value
+    # Not str: true, 1e5 and the like stay as JSON writes them.
+    return readable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 @dataclass(frozen=True)

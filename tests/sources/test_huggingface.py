@@ -247,6 +247,23 @@ class TestRefused:
         file.write_bytes(data)
         self.refused(path, "cannot read")
 
+    @pytest.mark.parametrize(
+        ("was", "becomes"),
+        [
+            (np.arange(4, dtype="<i4").tobytes(), np.array([0, 2**20, 2, 3], "<i4").tobytes()),
+            (b"xyz", b"x\xffz"),
+        ],
+        ids=["an offset within", "no UTF-8"],
+    )
+    def test_texts_that_are_none(self, tmp_path, was, becomes):
+        path = save(tmp_path / "a", {"text": ["x", "y", "z"]})
+        (file,) = path.glob("*.arrow")
+        data = bytearray(file.read_bytes())
+        at = data.rindex(was)
+        data[at : at + len(was)] = becomes
+        file.write_bytes(data)
+        self.refused(path, "cannot read")
+
     def test_without_rows_or_columns(self, tmp_path):
         empty = save(tmp_path / "e", {"text": []}, {"text": Value("string")})
         self.refused(empty, "has no rows")

@@ -194,6 +194,21 @@ class TestScaling:
         )
         assert np.abs(small - 127.5).max() < 8
 
+    def test_photographs_are_decoded_coarsely_but_no_coarser(self, monkeypatch):
+        sizes, original = [], pictures._eight_bits
+
+        def watched(image, *, mode):
+            sizes.append(image.size)
+            return original(image, mode=mode)
+
+        monkeypatch.setattr(pictures, "_eight_bits", watched)
+        stripes = np.tile(np.repeat([0, 255], 16), (800, 25)).astype(np.uint8)
+        image = Image.fromarray(stripes)
+        one = np.array(pixels(encoded(image, "JPEG", quality=95), image_size=(100, 100)), float)
+        two = np.array(pixels(encoded(image, "PNG"), image_size=(100, 100)), float)
+        assert sizes == [(200, 200), (800, 800)]
+        assert np.abs(one - two).mean() < 8
+
     def test_a_turned_photograph_is_scaled_upright(self):
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -212,6 +227,7 @@ class TestWrongPictures:
         put(tmp_path / "s", "good.png", grey([1, 2], [3, 4]))
         return tmp_path / "s"
 
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     @pytest.mark.parametrize(
         ("name", "data", "reason"),
         [
@@ -225,7 +241,7 @@ class TestWrongPictures:
             ),
             ("a.png", png_header(60000, 60000), "pixels"),
             ("a.png", png_header(12000, 9000), "12000 x 9000, more than 89478485 pixels"),
-            ("a.png", png_header(0, 5), "a.png: "),
+            ("a.png", png_header(0, 5), "not a picture (cannot identify image file)"),
             ("a.png", encoded(Image.new("RGB", (9, 9)), "EPS"), "not a picture"),
             ("a.tif", encoded(Image.new("LAB", (2, 2)), "TIFF"), "cannot be decoded"),
         ],
@@ -261,13 +277,26 @@ class TestWrongPictures:
             "f: not a file (links to folders are not followed)",
         ]
 
-    def test_pipes_and_giants(self, shard):
+    def test_pipes_and_giants(self, shard, monkeypatch):
         os.mkfifo(shard / "p.png")
         with (shard / "q.png").open("wb") as file:
             file.truncate(pictures.MOST_BYTES + 1)
+        opened, read_bytes = [], Path.read_bytes
+
+        def watched(path):
+            opened.append(path.name)
+            return read_bytes(path)
+
+        monkeypatch.setattr(Path, "read_bytes", watched)
         reasons = read(shard)["_unparsed"].to_list()
         assert reasons[1].startswith("p.png: not a file")
         assert reasons[2] == "q.png: larger than 256 MiB"
+        assert opened == ["good.png"]
+
+    def test_giants_out_of_other_files(self, monkeypatch):
+        monkeypatch.setattr(pictures, "MOST_BYTES", 10)
+        with pytest.raises(pictures.PictureError, match="larger than"):
+            pixels(encoded(grey([1])))
 
     def test_names_that_are_no_text(self, shard):
         raw = os.fsencode(shard) + b"/caf\xe9.png"

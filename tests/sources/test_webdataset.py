@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def test_types_of_fields(tmp_path, values, kind, expected):
 
 
 def test_fields_whose_names_are_taken(tmp_path):
-    fields = {"width": 640, "txt": "t", "_unparsed": "u", "json.txt": "j"}
+    fields = {"json.json.txt": 3, "width": 640, "txt": 1, "_unparsed": "u", "json.txt": 2}
     path = pack(
         tmp_path / "a.tar",
         member("s.png", picture([1])),
@@ -159,7 +160,7 @@ def test_fields_whose_names_are_taken(tmp_path):
     assert row["txt"] == "text"
     assert row["json.width"] == 640
     assert row["json._unparsed"] == "u"
-    assert {row["json.txt"], row["json.json.txt"]} == {"t", "j"}
+    assert [row[f"{'json.' * n}txt"] for n in (1, 2, 3)] == [1, 3, 2]
     assert row["_unparsed"] is None
 
 
@@ -269,6 +270,19 @@ class TestHostileMembers:
         assert frame["txt"].to_list() == [None, "fine"]
         assert frame["_unparsed"][0].startswith("s.png: not a picture")
 
+    def test_the_first_of_many_faults_is_told(self, tmp_path):
+        links = [
+            member(f"s.{end}", type=tarfile.SYMTYPE, linkname="/etc/passwd") for end in ("a", "b")
+        ]
+        frame = read(pack(tmp_path / "a.tar", *links, self.GOOD))
+        assert frame["_unparsed"].to_list() == ["s.a: unsafe name or type (a link)", None]
+
+    def test_samples_that_grow(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(webdataset, "_MOST_DECODED", 1000)
+        parts = [member("s.png", picture([0] * 600)), member("s.2.png", picture([0] * 600))]
+        frame = read(pack(tmp_path / "a.tar", *parts, self.GOOD))
+        assert frame["_unparsed"][0].startswith("s.2.png: its sample takes more than")
+
     def test_two_members_for_one_column(self, tmp_path):
         parts = [member("s.png", picture([1])), member("s.gif", picture([1]))]
         frame = read(pack(tmp_path / "a.tar", *parts, self.GOOD))
@@ -324,10 +338,18 @@ class TestDamagedArchives:
             next(found)
 
     # Two blocks for the header, four for the content: within a content, within a header, between.
-    @pytest.mark.parametrize("kept", [512 * 2, 512 * 4 + 100, 512 * 8, 512 * 36])
-    def test_cut(self, path, kept):
+    @pytest.mark.parametrize(
+        ("kept", "reason"),
+        [
+            (512 * 2, "unexpected end of data"),
+            (512 * 4 + 100, "without the mark of its end"),
+            (512 * 8, "without the mark of its end"),
+            (512 * 36, "without the mark of its end"),
+        ],
+    )
+    def test_cut(self, path, kept, reason):
         path.write_bytes(path.read_bytes()[:kept])
-        self.refused(path, "cannot read .*a.tar to its end")
+        self.refused(path, f"cannot read .*a.tar to its end: .*{reason}")
 
     def test_a_broken_header_is_not_the_end(self, path):
         data = bytearray(path.read_bytes())
@@ -379,3 +401,12 @@ class TestDamagedArchives:
             read(path)
         with pytest.raises(SourceError, match=r"a.tar has no rows"):
             read(pack(path, member("README", "x")))
+
+
+def test_pillow_is_named_when_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    text = pack(tmp_path / "a.tar", member("a.txt", "x"))
+    assert read(text).height == 1
+    path = pack(tmp_path / "b.tar", member("a.png", picture([1])))
+    with pytest.raises(SourceError, match=r"^demo: shard a: .*pip install 'curation\[images\]'"):
+        read(path)
