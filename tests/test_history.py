@@ -33,7 +33,7 @@ def publish(store: Store, rows: list[tuple], *, changes=None, publish: bool = Tr
 
 
 FIRST = [("a", "s1", "cat", 2), ("b", "s1", "dog", 3), ("c", "s2", "cat", 4)]
-SECOND = [("a", "s1", "cat", 5), ("c", "s2", "cat", 3), ("d", "s3", None, 7), ("e", "s1", "dog", 1)]
+SECOND = [("e", "s1", "dog", 1), ("c", "s2", "cat", 3), ("a", "s1", "cat", 5), ("d", "s3", None, 7)]
 THIRD = [("d", "s3", None, 7)]
 
 
@@ -122,6 +122,11 @@ def test_diff_the_other_way_round_is_the_mirror(store, versions):
     assert there.by_shard["added"].to_list() == back.by_shard["removed"].to_list()
     assert (there.kept["change"] == -back.kept["change"]).all()
     assert diff("demo", "1", "1", store).by_shard["added"].sum() == 0
+
+
+def test_rows_without_a_class_are_one_group(store, versions):
+    found = diff("demo", "2", "3", store, label="topic")
+    assert found.by_label.rows()[-1] == (None, 1, 0, 0, 7, 7)
 
 
 def test_diff_without_the_label_column(store, versions):

@@ -121,6 +121,17 @@ def test_the_current_subset_stays_even_if_it_is_old(demo, subsets):
     assert demo.planned(versions=1) == {name(s) for s in subsets[:4]}
 
 
+def test_a_damaged_current_subset_stays(demo, subsets):
+    """It is not known to the log, and its manifest can't be read."""
+    folder = demo.store.folder(Address("demo", "selected_subset"))
+    (folder / "published.jsonl").unlink()
+    (subsets[4].folder / "manifest.json").write_text("{")
+    assert name(subsets[4]) not in demo.planned(versions=1)
+    (folder / "published.jsonl").touch()
+    (folder / "current").unlink()  # what was current can't be told: all stays
+    assert demo.planned(versions=1) == set()
+
+
 def test_subsets_from_before_the_log_count_by_age(demo, subsets):
     for i, subset in enumerate(subsets):
         path = subset.folder / "manifest.json"
