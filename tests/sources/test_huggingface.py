@@ -172,6 +172,13 @@ class TestBlocks:
         assert 4 <= len(found) <= 12
         assert pl.concat(found)["text"].to_list() == texts
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_are_read_out_of_the_mapped_file(self, tmp_path):
+        path = save(tmp_path / "a", {"text": ["x"]})
+        config = Source(folder="/x", format="huggingface")
+        for _ in huggingface.blocks(path, config=config, where="demo: shard a"):
+            assert f"{path}/data-" in Path("/proc/self/maps").read_text()
+
     def test_of_pictures_by_what_they_become(self, tmp_path):
         flat = [[value] * 600 for value in range(10)]
         columns = {
