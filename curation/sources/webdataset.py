@@ -1,4 +1,26 @@
-"""Tar archives of samples, by the WebDataset convention; each archive is one shard."""
+"""Tar archives of samples, by the WebDataset convention; each archive is one shard.
+
+Consecutive members whose path agrees up to the first dot of the last name are one sample. A
+member that repeats an ending begins a new one.
+
+========================================  =====================================================
+a member that ends in                     gives
+========================================  =====================================================
+txt, text, transcript, caption, title     a column of that name (String)
+cls, label, id, ... (see `LABELS`)        the same, without blanks around it
+json                                      a column per field of the object; nested values as
+                                          JSON text, and any other JSON as one column `json`
+png, jpg, ... (see `pictures.ENDINGS`)    `image` (List of UInt8), `width`, `height` (UInt32)
+npy                                       `npy`, flattened: List of Float32, or of Float64 where
+                                          an array of the archive needs it; never pickled
+anything else                             nothing; a sample of such members only is set aside
+========================================  =====================================================
+
+Endings of several parts, as in ``a.left.png``, give ``left.image`` and so on. A field whose
+name is taken becomes ``json.<field>``, a member's ``member.<ending>``. Fields that are whole
+numbers here and fractions there are Float64; other mixtures are text. Hidden files and
+``__names__`` are ignored.
+"""
 
 from __future__ import annotations
 
@@ -81,27 +103,7 @@ class _Header(tarfile.TarInfo):
 def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
     """Read the samples of one archive, in its order; nothing is written to disk.
 
-    Consecutive members whose path agrees up to the first dot of the last name are one sample. A
-    member that repeats an ending begins a new one. The archive is read twice: first to find the
-    columns and their types, then for the rows.
-
-    ========================================  =====================================================
-    a member that ends in                     gives
-    ========================================  =====================================================
-    txt, text, transcript, caption, title     a column of that name (String)
-    cls, label, id, ... (see `LABELS`)        the same, without blanks around it
-    json                                      a column per field of the object; nested values as
-                                              JSON text, and any other JSON as one column `json`
-    png, jpg, ... (see `pictures.ENDINGS`)    `image` (List of UInt8), `width`, `height` (UInt32)
-    npy                                       `npy`, flattened: List of Float32, or of Float64 where
-                                              an array of the archive needs it; never pickled
-    anything else                             nothing; a sample of such members only is set aside
-    ========================================  =====================================================
-
-    Endings of several parts, as in ``a.left.png``, give ``left.image`` and so on. A field whose
-    name is taken becomes ``json.<field>``, a member's ``member.<ending>``. Fields that are whole
-    numbers here and fractions there are Float64; other mixtures are text. Hidden files and
-    ``__names__`` are ignored.
+    The archive is read twice: first to find the columns and their types, then for the rows.
 
     Parameters
     ----------
@@ -128,26 +130,29 @@ def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
     except OSError as error:
         raise SourceError(f"{where}: cannot read {path}: {error}. Fetch it again.") from error
     with file:  # held open, so that both readings see the same file
-        seen: dict[Column, set[str]] = {}
-        endings: set[str] = set()
-        for sample in _samples(file, path, decoded=False, where=where):
-            endings.update(sample.members)
-            if sample.fault is None:
-                _look(sample, seen)
-            if len(seen) > MOST_COLUMNS:
-                raise SourceError(
-                    f"{where}: {path} has more than {MOST_COLUMNS} different fields. "
-                    "Write what differs from sample to sample as one nested field."
-                )
-        if any(end.rpartition(".")[2] in pictures.ENDINGS for end in endings):
-            pictures.need_pillow(where)
-        schema = _Schema(seen)
+        schema = _schema(file, path, where=where)
         rows = (
             schema.row(sample, config=config)
             for sample in _samples(file, path, decoded=True, where=where)
         )
         gathered = pictures.in_blocks(rows, size=lambda row: row.size, config=config)
         yield from pictures.some_usable(map(schema.frame, gathered), path=path, where=where)
+
+
+def _schema(file: IO[bytes], path: Path, *, where: str) -> _Schema:
+    """Read the archive for its columns; whatever breaks it is found here, before the first row."""
+    seen: dict[Column, set[str]] = {}
+    for sample in _samples(file, path, decoded=False, where=where):
+        if sample.fault is None:
+            _look(sample, seen)
+        if len(seen) > MOST_COLUMNS:
+            raise SourceError(
+                f"{where}: {path} has more than {MOST_COLUMNS} different fields. "
+                "Write what differs from sample to sample as one nested field."
+            )
+    if any("uint8" in kinds for kinds in seen.values()):
+        pictures.need_pillow(where)
+    return _Schema(seen)
 
 
 def _samples(file: IO[bytes], path: Path, *, decoded: bool, where: str) -> Iterator[_Sample]:
