@@ -62,26 +62,45 @@ def export(dataset: str, out: Path, *, format: str | None = None, store: Path | 
     ValueError
         If the format is not one of ``FORMATS``, or contradicts the file's ending.
     """
+    kind = format_of(out, format)
+    frame = load_subset(dataset, store=store)
+    save(frame, out, kind)
+    return len(frame)
+
+
+def format_of(out: Path, format: str | None = None, *, known: tuple[str, ...] = FORMATS) -> str:
+    """Return the format a file is to be written in.
+
+    Raises
+    ------
+    ValueError
+        If it is not one of `known`, or contradicts the file's ending.
+    """
     ending = out.suffix.lstrip(".").lower()
     ending = {"ndjson": "jsonl"}.get(ending, ending)
     kind = format or ending
-    if kind not in FORMATS:
-        raise ValueError(
-            f"{out}: the format can't be told from the ending; give --format "
-            f"({' or '.join(FORMATS)})"
-        )
-    if ending in FORMATS and kind != ending:
+    if kind not in known:
+        remedy = f"give --format ({' or '.join(known)})"
+        if known is not FORMATS:
+            remedy = f"let it end in one of .{', .'.join(known)}"
+        raise ValueError(f"{out}: the format can't be told from the ending; {remedy}")
+    if ending in known and kind != ending:
         raise ValueError(f"{out}: ends like {ending}, but --format says {kind}; drop one of them")
-    frame = load_subset(dataset, store=store)
+    return kind
+
+
+def save(frame: pl.DataFrame, out: Path, kind: str) -> None:
+    """Write a table as ``parquet``, ``jsonl`` or ``csv``; it appears whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         temporary = Path(folder) / out.name
         if kind == "parquet":
             frame.write_parquet(temporary, compression="zstd")
+        elif kind == "csv":
+            frame.write_csv(temporary)
         else:
             frame.write_ndjson(temporary)
         shutil.move(temporary, out)
-    return len(frame)
 
 
 def explain(dataset: str, row_id: str, *, store: Path | None = None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +19,76 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from curation.progress import Listener, LogListener
+
+# controls, formats (among them those that reorder a line), lone surrogates, line and paragraph ends
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(text: object, *, limit: int | None = None, keep: str = "") -> str:
+    r"""Return text that came from data so that it can't control the terminal.
+
+    Parameters
+    ----------
+    text
+        Anything; turned into a string.
+    limit
+        Longest result in characters, the ellipsis included; None for no limit.
+    keep
+        Characters that stay as they are, such as the end of a line.
+
+    Returns
+    -------
+    str
+        The text, with control characters, and those that reorder a line, as escapes: ``\x1b``.
+    """
+    escaped = "".join(
+        c if c in keep or unicodedata.category(c) not in HIDDEN else _escape(c) for c in str(text)
+    )
+    if limit is not None and len(escaped) > limit:
+        return escaped[: limit - 1] + "…"
+    return escaped
+
+
+def said(text: object, *, limit: int | None = None, style: str = "") -> Text:
+    """Return text that may hold data for rich to print: no markup in it is looked at."""
+    return Text(visible(text, limit=limit, keep="\n"), style=style)
+
+
+def table_of(
+    title: str, columns: list[str], rows: Iterable[Iterable[object]], *, left: int = 1
+) -> Table:
+    """Return a table of values from data.
+
+    Parameters
+    ----------
+    title, columns, rows
+        Numbers are shown with separators of thousands, None as nothing.
+    left
+        Number of columns, from the left, that are texts; the others are aligned to the right.
+    """
+    table = Table(title=said(title), title_justify="left", title_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(said(column), justify="left" if place < left else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("")
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    if isinstance(value, float):
+        return Text(f"{value:,.2f}")
+    return Text(visible(value, limit=200))
 
 
 @contextmanager

@@ -33,7 +33,12 @@ def publish(store: Store, rows: list[tuple], *, changes=None, publish: bool = Tr
 
 
 FIRST = [("a", "s1", "cat", 2), ("b", "s1", "dog", 3), ("c", "s2", "cat", 4)]
-SECOND = [("e", "s1", "dog", 1), ("c", "s2", "cat", 3), ("a", "s1", "cat", 5), ("d", "s3", None, 7)]
+SECOND = [
+    ("e", "s1", "dog", 1),
+    ("c", "s2", "cat", 10),
+    ("a", "s1", "cat", 5),
+    ("d", "s3", None, 7),
+]
 THIRD = [("d", "s3", None, 7)]
 
 
@@ -101,16 +106,16 @@ def test_diff_tells_rows_and_totals(store, versions):
     assert found.b.version == versions[1]
     assert found.gone == ()
     assert found.kept.columns == ["id", "shard", "class", "weight_a", "weight_b", "change"]
-    assert found.kept.rows() == [("a", "s1", "cat", 2, 5, 3), ("c", "s2", "cat", 4, 3, -1)]
+    assert found.kept.rows() == [("c", "s2", "cat", 4, 10, 6), ("a", "s1", "cat", 2, 5, 3)]
     assert found.added.rows() == [("d", "s3", None, 7), ("e", "s1", "dog", 1)]
     assert found.removed.rows() == [("b", "s1", "dog", 3)]
     assert found.by_shard.rows() == [
         ("s1", 1, 1, 1, 5, 6),
-        ("s2", 1, 0, 0, 4, 3),
+        ("s2", 1, 0, 0, 4, 10),
         ("s3", 0, 1, 0, 0, 7),
     ]
     assert found.by_label.rows() == [
-        ("cat", 2, 0, 0, 6, 8),
+        ("cat", 2, 0, 0, 6, 15),
         ("dog", 0, 1, 1, 3, 1),
         (None, 0, 1, 0, 0, 7),
     ]
