@@ -17,7 +17,8 @@ BASE = {"config", "nearest", "store", "progress", "threads"}
 # what each part may import from the package, besides itself
 ALLOWED = {
     **dict.fromkeys(DOMAIN, BASE),
-    "config": {"schema"},
+    "config": {"config_source", "schema"},
+    "config_source": {"schema"},
     "schema": set(),
     "progress": set(),
     "threads": set(),
