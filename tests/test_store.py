@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -647,3 +648,89 @@ def test_other_errors_are_not_taken_for_a_full_disk(store):
     with pytest.raises(OSError, match="input/output"):
         store.write(AT, RECIPE, fill)
     assert not list(store.folder(AT).glob(".tmp-*"))
+
+
+SWEEP = """
+import os, signal, sys
+from pathlib import Path
+import curation.store as s
+
+what, nth, root = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+store, calls = s.Store(root), 0
+for name in ("fsync", "link", "rename", "replace", "unlink", "rmdir", "write"):
+    def wrapped(*a, original=getattr(os, name), **k):
+        global calls
+        calls += 1
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*a, **k)
+    setattr(os, name, wrapped)
+recipe = s.Recipe("new", "", {})
+def fill(draft):
+    (draft.folder / "rows.txt").write_text("new")
+    draft.row_count = 3
+if what == "publish":
+    store.write(s.Address("demo", "selected_subset"), recipe, fill, keep=1)
+elif what == "write":
+    store.write(s.Address("demo", "raw", "s1"), recipe, fill, keep=1, index=True)
+elif what == "adopt":
+    assert store.adopt(s.Address("demo", "raw", "s1"), recipe)
+else:
+    store.mark_failed(s.Address("demo", "raw", "s1"), reason="bad", stamp="x")
+"""
+
+
+def state(store: Store) -> dict[str, bytes]:
+    """All there is in a store, but for times: file -> content."""
+    found = {}
+    for path in store.root.rglob("*"):
+        if path.is_file():
+            content = re.sub(
+                rb'"(created|when|published|seconds)": [^,\n}]+', b"", path.read_bytes()
+            )
+            found[str(path.relative_to(store.root))] = content
+    return found
+
+
+@pytest.mark.parametrize("what", ["publish", "write", "adopt", "mark"])
+def test_sigkill_at_every_change_of_a_file_and_again(tmp_path, what):
+    """Killed before each call that changes a file, run again: the same store, byte by byte."""
+
+    def prepared(name: str) -> Store:
+        store = Store(tmp_path / name)
+        for text in ("first", "second"):
+            publish(store, text)
+            write(store, text, Recipe(text, "", {}))
+        if what == "adopt":
+            write(store, "new", Recipe("new", "", {}), at=shard("s0"), index=True)
+        for path in store.root.rglob("view-rows.png"):
+            path.unlink()  # random bytes
+        for path in store.root.rglob("manifest.json"):
+            manifest = json.loads(path.read_text())
+            manifest["files"].pop("view-rows.png", None)
+            path.write_text(json.dumps(manifest, indent=1) + "\n")
+        return store
+
+    def run(store: Store, nth: int) -> int:
+        command = [sys.executable, "-c", SWEEP, what, str(nth), str(store.root)]
+        return subprocess.run(command, timeout=30).returncode
+
+    clean = prepared("clean")
+    assert run(clean, 0) == 0
+    killed = 0
+    for nth in range(1, 60):
+        store = prepared(str(nth))
+        before = store.need(SUBSET if what == "publish" else AT).path("rows.txt").read_text()
+        code = run(store, nth)
+        assert code in (0, -signal.SIGKILL)
+        read = store.need(SUBSET if what == "publish" else AT).path("rows.txt").read_text()
+        assert read in (before, "new")
+        assert store.shards("demo", "raw") == clean.shards("demo", "raw")
+        assert run(store, 0) == 0
+        assert state(store) == state(clean)
+        shutil.rmtree(store.root)
+        if code == 0:
+            break
+        killed += 1
+    assert killed >= 3
+    assert code == 0  # all calls were tried

@@ -136,9 +136,10 @@ class Store:
             found = self.current(at)
         except StoreError:
             return None  # damaged: it has to be written again
-        if found is not None and found.manifest.fingerprint == recipe.fingerprint:
-            return found
-        return None
+        if found is None or found.manifest.fingerprint != recipe.fingerprint:
+            return None
+        files.remove_abandoned(self.folder(at))  # there is no write that would do it
+        return found
 
     def shards(self, dataset: str, asset: str) -> list[str]:
         """Return the shards that have a published version of a per-shard asset, sorted."""
@@ -196,10 +197,7 @@ class Store:
             draft = Draft(folder)
             fill(draft)
             seconds = time.monotonic() - began
-            manifest = describe(at, recipe, draft, seconds=seconds, ordinal=self._ordinal(at))
-            _write_manifest(folder, manifest)
-            files.bring_to_disk(folder)
-            return manifest
+            return describe(at, recipe, draft, seconds=seconds)
 
         artifact = self._write(at, make)
         if publish:
@@ -271,6 +269,7 @@ class Store:
         if at.shard is None:
             raise StoreError(f"{at}: only shards are marked as failed")
         with self._told_when_full(at, f"it failed ({reason}), which can't be noted"):
+            files.remove_abandoned(self.folder(at))
             write_mark(self.folder(at), reason=reason, stamp=stamp)
 
     def clear_failed(self, at: Address) -> None:
@@ -289,8 +288,10 @@ class Store:
             return []
         return sorted(p for p in folder.iterdir() if SAFE_PART.match(p.name) and p.is_dir())
 
-    def _ordinal(self, at: Address) -> int:
-        return max((m.ordinal for m in versions_in(self.folder(at))), default=0) + 1
+    def _counted(self, at: Address, manifest: Manifest) -> Manifest:
+        """Number a version after all others; one that is made again gets the same number."""
+        others = (m for m in versions_in(self.folder(at)) if m.version != manifest.version)
+        return replace(manifest, ordinal=max((m.ordinal for m in others), default=0) + 1)
 
     def _index(self, at: Address, manifest: Manifest) -> None:
         if at.shard is None:
@@ -303,16 +304,8 @@ class Store:
         def make(folder: Path) -> Manifest:
             began = time.monotonic()
             adoption.take_files(other.manifest, other.folder, folder)
-            manifest = replace(
-                other.manifest,
-                shard=at.shard,
-                created=utc_now(),
-                seconds=round(time.monotonic() - began, 3),
-                ordinal=self._ordinal(at),
-            )
-            _write_manifest(folder, manifest)
-            files.bring_to_disk(folder)
-            return manifest
+            seconds = round(time.monotonic() - began, 3)
+            return replace(other.manifest, shard=at.shard, created=utc_now(), seconds=seconds)
 
         try:
             return self._write(at, make)
@@ -330,7 +323,10 @@ class Store:
             temporary = files.temporary_path(folder)
             temporary.mkdir()
             try:
-                manifest = make(temporary)
+                manifest = self._counted(at, make(temporary))
+                text = json.dumps(asdict(manifest), indent=1) + "\n"
+                (temporary / MANIFEST).write_text(text, encoding="utf-8")
+                files.bring_to_disk(temporary)
                 final = folder / manifest.version
                 if pointed_at(folder) == manifest.version:
                     intact = self._intact(at, manifest.version)
@@ -375,10 +371,6 @@ def versions_in(folder: Path) -> list[Manifest]:
         if manifest.version == path.parent.name:  # else it was not finished: a temporary folder
             found.append(manifest)
     return found
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
 
 
 def _free(root: Path) -> str:

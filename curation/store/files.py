@@ -50,7 +50,8 @@ def remove_abandoned(folder: Path) -> None:
     """Remove temporary folders and files whose writer is dead."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if is_abandoned(path.name):
-            remove(path)
+            with suppress(OSError):  # it is in nobody's way
+                remove(path)
 
 
 def remove(path: Path) -> None:

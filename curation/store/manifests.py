@@ -110,9 +110,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def describe(
-    at: Address, recipe: Recipe, draft: Draft, *, seconds: float, ordinal: int
-) -> Manifest:
+def describe(at: Address, recipe: Recipe, draft: Draft, *, seconds: float) -> Manifest:
     """Describe what was written into a draft's folder."""
     files = {
         str(p.relative_to(draft.folder)): {"bytes": p.stat().st_size, "sha256": file_hash(p)}
@@ -137,7 +135,6 @@ def describe(
         libraries=_libraries(),
         created=utc_now(),
         seconds=round(seconds, 3),
-        ordinal=ordinal,
     )
 
 
