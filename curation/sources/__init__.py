@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from curation.config import Source
-from curation.sources.base import Shard, ShardSource, SourceError
+from curation.sources.base import Shard, ShardChanged, ShardSource, SourceError
 from curation.sources.folder import FolderSource
 from curation.sources.idx import IdxSource
 from curation.sources.package import PackageSource
-from curation.sources.rows import Rows, stored_name, to_rows
+from curation.sources.rows import RowReader, Rows, stored_name, to_rows
 
 __all__ = [
+    "RowReader",
     "Rows",
     "Shard",
+    "ShardChanged",
     "ShardSource",
     "SourceError",
     "open_source",

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from curation.config import Source, matches
 from curation.sources.base import Shard, SourceError, cut, digest, numbered, safe_key
-from curation.sources.folder import Found, expand, list_files, unknown_shard
+from curation.sources.folder import expand, hash_file, list_files
+from curation.sources.units import File, unknown_shard
 
 _NAME = re.compile(r"(?P<prefix>.*?)[-_.]?(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _UNSIGNED_BYTE = 0x08
@@ -26,8 +27,8 @@ _UNSIGNED_BYTE = 0x08
 class Pair:
     """An images file with its labels file."""
 
-    images: Found
-    labels: Found
+    images: File
+    labels: File
 
 
 def read_header(path: Path, *, dimensions: int, where: str) -> tuple[int, ...]:
@@ -69,11 +70,12 @@ def _shape(data: bytes, path: Path, *, dimensions: int, where: str) -> tuple[int
 
 
 @lru_cache(maxsize=4)
-def _parse(path: Path, mtime_ns: int, dimensions: int, where: str) -> NDArray[np.uint8]:
+def _parse(file: File, dimensions: int, where: str) -> NDArray[np.uint8]:
     """Return the file as uint8 of shape (n, values per row), read-only.
 
-    `mtime_ns` is there for the cache: sixty shards of a file parse it once, a new file anew.
+    Its state is part of the cache's key: sixty shards of a file parse it once, a new file anew.
     """
+    path = Path(file.place)
     data = _bytes(path, -1, where=where)
     shape = _shape(data, path, dimensions=dimensions, where=where)
     offset = 4 + 4 * dimensions
@@ -103,19 +105,39 @@ class IdxSource:
         """Return the shards of all pairs, sorted by key."""
         return sorted((shard for shard, *_ in self._slices()), key=lambda shard: shard.key)
 
+    def content(self, key: str) -> str:
+        """Return a hash of the files' content and of which of their rows these are."""
+        group, pair, rows = self._slice(key)
+        where = f"{self.dataset}: shard {key}"
+        return digest(group, rows, [hash_file(f, where=where) for f in (pair.images, pair.labels)])
+
+    def blocks(self, key: str) -> Iterator[pl.DataFrame]:
+        """Return the rows of one shard, about ``block_mib`` MiB at a time."""
+        group, pair, (start, stop) = self._slice(key)
+        width = self._images(pair).shape[1]
+        step = max(1, self.config.block_mib * 2**20 // width)
+        for first in range(start, stop, step):
+            yield self._rows(group, pair, first, min(first + step, stop))
+
     def read(self, key: str) -> pl.DataFrame:
         """Return the rows of one shard."""
+        return pl.concat(self.blocks(key))
+
+    def _slice(self, key: str) -> tuple[str, Pair, tuple[int, int]]:
         known = []
-        for shard, group, pair, (start, stop) in self._slices():
+        for shard, group, pair, rows in self._slices():
             known.append(shard.key)
             if shard.key == key:
-                return self._rows(group, pair, start, stop)
+                return group, pair, rows
         place = str(expand(self.config.folder or "", root=self.root, dataset=self.dataset))
         raise unknown_shard(key, known=sorted(known), dataset=self.dataset, place=place)
 
+    def _images(self, pair: Pair) -> NDArray[np.uint8]:
+        return _parse(pair.images, 3, self.dataset)
+
     def _rows(self, group: str, pair: Pair, start: int, stop: int) -> pl.DataFrame:
-        images = _parse(pair.images.path, pair.images.mtime_ns, 3, self.dataset)
-        labels = _parse(pair.labels.path, pair.labels.mtime_ns, 1, self.dataset)
+        images = self._images(pair)
+        labels = _parse(pair.labels, 1, self.dataset)
         digits = max(5, len(str(len(images) - 1)))
         pixels = pl.Array(pl.UInt8, images.shape[1])
         return pl.DataFrame(
@@ -130,27 +152,27 @@ class IdxSource:
         for group, pair in self._pairs().items():
             rows = self._rows_stated(group, pair)
             bounds = cut(rows, shards=1, rows_per_shard=self.config.rows_per_shard or 1000)
-            state = [(f.relative, f.size, f.mtime_ns) for f in (pair.images, pair.labels)]
+            state = [(f.relative, *f.state) for f in (pair.images, pair.labels)]
             for key, (start, stop) in zip(numbered(group, len(bounds)), bounds, strict=True):
                 if matches(key, self.config.include):
-                    origin = f"{pair.images.path} rows {start}-{stop - 1}"
+                    origin = f"{pair.images.place} rows {start}-{stop - 1}"
                     shard = Shard(key, digest(state, start, stop), origin)
                     yield shard, group, pair, (start, stop)
 
     def _rows_stated(self, group: str, pair: Pair) -> int:
         where = f"{self.dataset}: {group}"
-        images, height, width = read_header(pair.images.path, dimensions=3, where=where)
-        (labels,) = read_header(pair.labels.path, dimensions=1, where=where)
+        images, height, width = read_header(Path(pair.images.place), dimensions=3, where=where)
+        (labels,) = read_header(Path(pair.labels.place), dimensions=1, where=where)
         if images != labels or height * width == 0:
             raise SourceError(
-                f"{where}: {pair.images.path} holds {images} images of {height} x {width} pixels, "
-                f"{pair.labels.path} holds {labels} labels. Fetch both files again."
+                f"{where}: {pair.images.place} holds {images} images of {height} x {width} pixels, "
+                f"{pair.labels.place} holds {labels} labels. Fetch both files again."
             )
         return images
 
     def _pairs(self) -> dict[str, Pair]:
         folder = expand(self.config.folder or "", root=self.root, dataset=self.dataset)
-        files: dict[str, dict[str, Found]] = {}
+        files: dict[str, dict[str, File]] = {}
         for file in list_files(folder, pattern=self.config.pattern, dataset=self.dataset):
             name = _NAME.fullmatch(file.relative)
             if name is None:
@@ -159,7 +181,7 @@ class IdxSource:
             if name["kind"] in kinds:
                 raise SourceError(
                     f"{self.dataset}: two files of {name['kind']} have the same key, "
-                    f"{kinds[name['kind']].path} and {file.path}. Remove or rename one of them."
+                    f"{kinds[name['kind']].place} and {file.place}. Remove or rename one of them."
                 )
             kinds[name["kind"]] = file
         if not files:
@@ -172,7 +194,7 @@ class IdxSource:
                 ((kind, file),) = kinds.items()
                 other = "labels" if kind == "images" else "images"
                 raise SourceError(
-                    f"{self.dataset}: {group}: {file.path} has no file of {other} beside it. "
+                    f"{self.dataset}: {group}: {file.place} has no file of {other} beside it. "
                     "Images and labels come in pairs with the same beginning of the name."
                 )
         return {g: Pair(k["images"], k["labels"]) for g, k in sorted(files.items())}

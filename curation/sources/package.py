@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -19,18 +20,22 @@ from curation.sources.base import (
     safe_key,
     some,
 )
-from curation.sources.folder import unknown_shard
+from curation.sources.folder import hash_file
 from curation.sources.tables import read_table
+from curation.sources.units import File, unknown_shard
 
 
 @dataclass(frozen=True)
 class Located:
     """The file, and the release of the package it belongs to."""
 
-    path: Path
+    file: File
     version: str
-    size: int
-    mtime_ns: int
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return Path(self.file.place)
 
 
 def locate(package: str, file: str, *, dataset: str) -> Located:
@@ -69,7 +74,8 @@ def locate(package: str, file: str, *, dataset: str) -> Located:
             f"Install it again: {install} --force-reinstall"
         )
     stat = path.stat()
-    return Located(path, distribution.version, stat.st_size, stat.st_mtime_ns)
+    state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return Located(File(str(path), found[0], state), distribution.version)
 
 
 @lru_cache(maxsize=2)
@@ -100,14 +106,36 @@ class PackageSource:
         located = self._locate()
         return sorted((s for s, _ in self._slices(located)), key=lambda shard: shard.key)
 
+    def content(self, key: str) -> str:
+        """Return a hash of the file's content, of how it is cut, and of which rows these are."""
+        located = self._locate()
+        rows = digest(self._slice(located, key).to_list())
+        settings = self.config.model_dump(mode="json", exclude={"include", "block_mib"})
+        hashed = hash_file(located.file, where=f"{self.dataset}: shard {key}")
+        return digest(hashed, settings, rows)
+
+    def blocks(self, key: str) -> Iterator[pl.DataFrame]:
+        """Return the rows of one shard, about ``block_mib`` MiB at a time.
+
+        The file itself is held in memory: it came with a package, and its rows may be sorted by
+        `shard_by`.
+        """
+        located = self._locate()
+        frame = self._frame(located)[self._slice(located, key)]
+        size = max(1, int(frame.estimated_size()))
+        step = max(1, frame.height * self.config.block_mib * 2**20 // size)
+        yield from frame.iter_slices(step) if frame.height > step else [frame]
+
     def read(self, key: str) -> pl.DataFrame:
         """Return the rows of one shard."""
-        located = self._locate()
+        return pl.concat(self.blocks(key))
+
+    def _slice(self, located: Located, key: str) -> pl.Series:
         slices = {shard.key: rows for shard, rows in self._slices(located)}
         if key not in slices:
             place = f"{self.config.package} {located.version} {self.config.file}"
             raise unknown_shard(key, known=sorted(slices), dataset=self.dataset, place=place)
-        return self._frame(located)[slices[key]]
+        return slices[key]
 
     def _locate(self) -> Located:
         # The schema sees to it that neither is missing.
@@ -131,7 +159,13 @@ class PackageSource:
                 if not matches(key, config.include):
                     continue
                 fingerprint = digest(
-                    config.package, located.version, located.size, value, start, stop, settings
+                    config.package,
+                    located.version,
+                    located.file.state,
+                    value,
+                    start,
+                    stop,
+                    settings,
                 )
                 origin = f"{config.package} {config.file}{of} rows {start}-{stop - 1}"
                 slices.append((Shard(key, fingerprint, origin), rows[start:stop]))

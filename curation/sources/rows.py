@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from curation.config import Columns, Holdout, matches
-from curation.sources.base import SourceError, some
-from curation.sources.tables import UNPARSED
+from curation.sources.base import UNPARSED, UNPARSED_VALUE, SourceError, some
+from curation.sources.checks import (
+    Faults,
+    as_text,
+    check_ids,
+    check_input,
+    check_label,
+    check_target,
+    mask_of,
+)
+from curation.sources.ids import Seen, content_ids, hashes
 
 RESERVED = frozenset(
     [
@@ -23,8 +30,7 @@ RESERVED = frozenset(
 )
 """Names the pipeline gives to columns of its own."""
 
-_VALUE_LENGTH = 200
-Mask = NDArray[np.bool_]
+_MOST_ROWS = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -56,35 +62,11 @@ def stored_name(name: str, *, columns: Columns) -> str:
     return f"{name}_source" if taken else name
 
 
-@dataclass
-class _Faults:
-    """Collects the first fault of each row."""
-
-    bad: Mask
-    found: list[tuple[int, str, str, str | None]] = field(default_factory=list)
-
-    def add(
-        self, mask: Mask, name: str, values: pl.Series, reason: str | Callable[[int], str]
-    ) -> None:
-        for row in np.flatnonzero(mask & ~self.bad).tolist():
-            why = reason if isinstance(reason, str) else reason(row)
-            self.found.append((row, name, why, _short(values[row])))
-        self.bad |= mask
-
-    def frame(self) -> pl.DataFrame:
-        schema = {"row": pl.UInt32, "field": pl.String, "reason": pl.String, "value": pl.String}
-        return pl.DataFrame(self.found, schema=schema, orient="row").sort("row")
-
-
-def to_rows(
-    frame: pl.DataFrame, *, columns: Columns, holdout: Holdout, dataset: str, shard: str
-) -> Rows:
-    """Validate a shard's rows, give each an id and a split.
+class RowReader:
+    """Validates the rows of one shard, a block at a time, and gives each an id and a split.
 
     Parameters
     ----------
-    frame : pl.DataFrame
-        The raw columns, as `ShardSource.read` returns them.
     columns : Columns
         Which column is what. Without an `id` column, the id is the first 16 bytes (hex) of the
         SHA-256 of the row's input, label and target.
@@ -94,40 +76,110 @@ def to_rows(
     dataset, shard : str
         For error messages; `shard` also for ``holdout.shards``.
 
+    Attributes
+    ----------
+    rows_in, accepted, quarantined : int
+        How many rows there were so far, and what became of them.
+    """
+
+    def __init__(self, *, columns: Columns, holdout: Holdout, dataset: str, shard: str) -> None:
+        self.rows_in = self.accepted = self.quarantined = 0
+        self._columns, self._holdout, self._shard = columns, holdout, shard
+        self._where = f"{dataset}: shard {shard}"
+        self._seen = Seen()
+        self._usual: int | None = None
+
+    def take(self, frame: pl.DataFrame) -> Rows:
+        """Validate the next block.
+
+        The numbers of rows go on from the block before, and an id that a row of an earlier block
+        has is repeated. What lists are too short or too long is told by the first block of which
+        any list could be right.
+
+        Parameters
+        ----------
+        frame : pl.DataFrame
+            The raw columns, as `ShardSource.blocks` gives them.
+
+        Raises
+        ------
+        SourceError
+            If a configured column is missing, or has a type that no row could be right in.
+        """
+        columns, where = self._columns, self._where
+        if self.rows_in + frame.height > _MOST_ROWS:
+            raise SourceError(f"{where}: more than {_MOST_ROWS} rows. Cut it into several shards.")
+        _require_columns(frame, columns, self._holdout, where)
+        faults = Faults(np.zeros(frame.height, dtype=np.bool_), self.rows_in, self._usual)
+        _unparsed(frame, faults)
+        typed = self._typed(frame, faults)
+        ids = self._ids(frame, typed, faults)
+        self._usual = faults.usual
+
+        rows = np.flatnonzero(~faults.bad)
+        split = _split(frame, ids, rows, holdout=self._holdout, shard=self._shard, where=where)
+        own = [
+            typed.get(name, frame[name])[rows].alias(stored_name(name, columns=columns))
+            for name in frame.columns
+            if name not in (UNPARSED, UNPARSED_VALUE) and not (name == "id" == columns.id)
+        ]
+        numbers = pl.Series("row", rows + self.rows_in, dtype=pl.UInt32)
+        accepted = pl.DataFrame([ids[rows].alias("id"), numbers, split, *own])
+        self.rows_in += frame.height
+        self.accepted += accepted.height
+        self.quarantined += len(faults.found)
+        return Rows(accepted=accepted, quarantined=faults.frame())
+
+    def _typed(self, frame: pl.DataFrame, faults: Faults) -> dict[str, pl.Series]:
+        columns, where = self._columns, self._where
+        typed = {columns.input: check_input(frame[columns.input], faults, where)}
+        if columns.label:
+            typed[columns.label] = check_label(frame[columns.label], faults, where)
+        if columns.target:
+            typed[columns.target] = check_target(frame[columns.target], faults, where)
+        return typed
+
+    def _ids(self, frame: pl.DataFrame, typed: dict[str, pl.Series], faults: Faults) -> pl.Series:
+        """Return the ids of rows, and set aside those whose id an earlier good row has."""
+        columns = self._columns
+        if columns.id:
+            ids = check_ids(frame[columns.id], faults, self._where)
+        else:
+            label = typed.get(columns.label or "")
+            target = typed.get(columns.target or "")
+            ids = content_ids(typed[columns.input], label, target, good=~faults.bad)
+        good = np.flatnonzero(~faults.bad)
+        hashed = hashes(ids[good].to_list(), are_hex=columns.id is None)
+        earlier = np.full(frame.height, -1, dtype=np.int64)
+        earlier[good] = self._seen.add(hashed, good + self.rows_in)
+        faults.add(
+            earlier >= 0, columns.id or "id", ids, lambda row: f"same id as row {earlier[row]}"
+        )
+        return ids
+
+
+def to_rows(
+    frame: pl.DataFrame, *, columns: Columns, holdout: Holdout, dataset: str, shard: str
+) -> Rows:
+    """Validate a shard that is in memory at once; see `RowReader`, which this calls.
+
     Raises
     ------
     SourceError
         If a configured column is missing, or has a type that no row could be right in.
     """
-    where = f"{dataset}: shard {shard}"
-    _require_columns(frame, columns, holdout, where)
-    faults = _Faults(np.zeros(frame.height, dtype=np.bool_))
-    if UNPARSED in frame.columns:
-        raw = frame[UNPARSED]
-        faults.add(_mask(raw.is_not_null()), UNPARSED, raw, "the line does not match line_pattern")
+    reader = RowReader(columns=columns, holdout=holdout, dataset=dataset, shard=shard)
+    return reader.take(frame)
 
-    typed = {columns.input: _input(frame[columns.input], faults, where)}
-    if columns.label:
-        typed[columns.label] = _label(frame[columns.label], faults, where)
-    if columns.target:
-        typed[columns.target] = _target(frame[columns.target], faults, where)
-    if columns.id:
-        ids = _given_ids(frame[columns.id], faults, where)
-    else:
-        label = typed.get(columns.label or "")
-        target = typed.get(columns.target or "")
-        ids = _content_ids(typed[columns.input], label, target, good=~faults.bad)
-    _repeated(ids, columns.id or "id", faults)
 
-    rows = np.flatnonzero(~faults.bad)
-    split = _split(frame, ids, rows, holdout=holdout, shard=shard, where=where)
-    own = [
-        typed.get(name, frame[name])[rows].alias(stored_name(name, columns=columns))
-        for name in frame.columns
-        if name != UNPARSED and not (name == "id" and columns.id == "id")
-    ]
-    head = [ids[rows].alias("id"), pl.Series("row", rows, dtype=pl.UInt32), split]
-    return Rows(accepted=pl.DataFrame([*head, *own]), quarantined=faults.frame())
+def _unparsed(frame: pl.DataFrame, faults: Faults) -> None:
+    """Set aside the rows that could not be parsed, for the reason they come with."""
+    if UNPARSED not in frame.columns:
+        return
+    reasons = frame[UNPARSED]
+    has_values = UNPARSED_VALUE in frame.columns
+    values = frame[UNPARSED_VALUE] if has_values else pl.repeat(None, frame.height, eager=True)
+    faults.add(mask_of(reasons.is_not_null()), UNPARSED, values, lambda row: str(reasons[row]))
 
 
 def _require_columns(frame: pl.DataFrame, columns: Columns, holdout: Holdout, where: str) -> None:
@@ -149,148 +201,6 @@ def _require_columns(frame: pl.DataFrame, columns: Columns, holdout: Holdout, wh
             )
 
 
-def _mask(series: pl.Series) -> Mask:
-    return series.fill_null(False).to_numpy()
-
-
-def _short(value: object) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, pl.Series):
-        dots = ", ..." if len(value) > 20 else ""
-        value = f"[{', '.join(map(str, value.head(20)))}{dots}] ({len(value)} values)"
-    return str(value)[:_VALUE_LENGTH]
-
-
-def _as_text(series: pl.Series, role: str, where: str) -> pl.Series:
-    try:
-        if not series.dtype.is_nested():
-            return series.cast(pl.String)
-    except pl.exceptions.PolarsError:
-        pass  # e.g. bytes that are no text
-    raise SourceError(
-        f"{where}: {role} {series.name!r} is {series.dtype}. Choose a column of texts or numbers."
-    )
-
-
-def _empty(text: pl.Series) -> Mask:
-    return _mask(text.str.strip_chars() == "")
-
-
-def _input(series: pl.Series, faults: _Faults, where: str) -> pl.Series:
-    """Return the input as it is kept: texts as String, lists as they are."""
-    kind = series.dtype
-    if isinstance(kind, (pl.List, pl.Array)):
-        inner = pl.Series([], dtype=kind).dtype.inner  # type: ignore[attr-defined]
-        if inner.is_numeric() or inner == pl.Null:
-            _check_lists(series, faults)
-            return series
-    if isinstance(kind, (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-        text = series.cast(pl.String)
-        faults.add(_mask(text.is_null()), series.name, text, "the input is null")
-        faults.add(_empty(text), series.name, text, "the input is empty")
-        return text
-    raise SourceError(
-        f"{where}: columns.input {series.name!r} is {kind}. "
-        "It must hold texts, or flat lists of numbers (pixels, a vector)."
-    )
-
-
-def _check_lists(series: pl.Series, faults: _Faults) -> None:
-    lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
-    lengths = lists.list.len()
-    faults.add(_mask(series.is_null()), series.name, series, "the input is null")
-    faults.add(_mask(lengths == 0), series.name, series, "the input is empty")
-    counts = lengths.filter(~pl.Series(faults.bad)).alias("length").value_counts()
-    if counts.is_empty():
-        return
-    usual = counts.sort("count", "length", descending=[True, False])["length"][0]
-    faults.add(
-        _mask(lengths != usual),
-        series.name,
-        series,
-        lambda row: f"the input has {lengths[row]} values, most of this shard's have {usual}",
-    )
-    element = pl.element().cast(pl.Float64)
-    wrong = lists.list.eval(element.is_null() | ~element.is_finite()).list.any()
-    reason = "the input holds a value that is null or not finite"
-    faults.add(_mask(wrong), series.name, series, reason)
-
-
-def _label(series: pl.Series, faults: _Faults, where: str) -> pl.Series:
-    text = _as_text(series, "columns.label", where)
-    faults.add(_mask(text.is_null()), series.name, text, "the label is null")
-    return text
-
-
-def _target(series: pl.Series, faults: _Faults, where: str) -> pl.Series:
-    is_text = isinstance(series.dtype, (pl.String, pl.Categorical, pl.Enum))
-    source = series.cast(pl.String).str.strip_chars() if is_text else series
-    try:
-        number = source.cast(pl.Float64, strict=False)
-    except pl.exceptions.PolarsError as error:
-        raise SourceError(
-            f"{where}: columns.target {series.name!r} is {series.dtype}. "
-            "Choose a column of numbers."
-        ) from error
-    faults.add(_mask(series.is_null()), series.name, series, "the target is null")
-    faults.add(_mask(number.is_null()), series.name, series, "the target is not a number")
-    faults.add(_mask(~number.is_finite()), series.name, series, "the target is not finite")
-    return number
-
-
-def _given_ids(series: pl.Series, faults: _Faults, where: str) -> pl.Series:
-    text = _as_text(series, "columns.id", where)
-    faults.add(_mask(text.is_null()), series.name, text, "the id is null")
-    faults.add(_empty(text), series.name, text, "the id is empty")
-    return text
-
-
-def _content_ids(
-    content: pl.Series, label: pl.Series | None, target: pl.Series | None, *, good: Mask
-) -> pl.Series:
-    """Return the ids of the good rows, null elsewhere.
-
-    Each part is preceded by its length, or by -1 if it is not configured, so that no two contents
-    are written alike. Lists are written as float64: a shard that happens to hold whole numbers only
-    gives the same ids as one with fractions. Adding 0.0 makes -0.0 the same as 0.0.
-    """
-    rows = np.flatnonzero(good)
-    ids: list[str | None] = [None] * len(good)
-    if rows.size == 0:
-        return pl.Series("id", ids, dtype=pl.String)
-    if content.dtype == pl.String:
-        inputs = [text.encode() for text in content[rows]]
-    else:
-        flat = content[rows].explode().cast(pl.Float64).to_numpy()
-        matrix = (flat + 0.0).astype("<f8", copy=False).reshape(rows.size, -1)
-        inputs = [vector.tobytes() for vector in matrix]
-    absent: list[bytes | None] = [None] * rows.size
-    labels = absent if label is None else [text.encode() for text in label[rows]]
-    targets = absent if target is None else [struct.pack("<d", x + 0.0) for x in target[rows]]
-    for row, parts in zip(rows.tolist(), zip(inputs, labels, targets, strict=True), strict=True):
-        hashed = hashlib.sha256()
-        for part in parts:
-            hashed.update(struct.pack("<q", -1 if part is None else len(part)))
-            hashed.update(part or b"")
-        ids[row] = hashed.hexdigest()[:32]
-    return pl.Series("id", ids, dtype=pl.String)
-
-
-def _repeated(ids: pl.Series, name: str, faults: _Faults) -> None:
-    """Set aside every row whose id a good row above it has."""
-    first: dict[str, int] = {}
-    same: dict[int, int] = {}
-    values = ids.to_list()
-    for row in np.flatnonzero(~faults.bad).tolist():
-        earlier = first.setdefault(values[row], row)
-        if earlier != row:
-            same[row] = earlier
-    mask = np.zeros(len(ids), dtype=np.bool_)
-    mask[list(same)] = True
-    faults.add(mask, name, ids, lambda row: f"same id as row {same[row]}")
-
-
 def _split(
     frame: pl.DataFrame,
     ids: pl.Series,
@@ -305,7 +215,7 @@ def _split(
     elif holdout.shards is not None:
         held = [matches(shard, holdout.shards)] * rows.size
     else:
-        values = _as_text(frame[holdout.column or ""], "holdout.column", where)
+        values = as_text(frame[holdout.column or ""], "holdout.column", where)
         held = [value in holdout.values for value in values[rows]]
     return pl.Series("split", ["holdout" if h else "train" for h in held], dtype=pl.String)
 

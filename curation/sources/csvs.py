@@ -1,0 +1,299 @@
+"""Comma-separated values, in blocks of records."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from curation.config import Source
+from curation.sources.base import UNPARSED, UNPARSED_VALUE, VALUE_LENGTH
+from curation.sources.text import (
+    MOST_BYTES,
+    Fault,
+    check_names,
+    fault_columns,
+    nothing_parsed,
+    open_utf8,
+    reading,
+)
+
+_QUOTED = re.compile(rb'"((?:[^"]|"")*+)"([^,\r\n]*)(,|\r\n|\r|\n)')
+_PLAIN = re.compile(rb"([^,\r\n]*)()(,|\r\n|\r|\n)")
+_MOST_HEADER = 64 * 2**20
+_MOST_BLOCK = 2 * MOST_BYTES
+# Numbers whose text says more than their value: a leading zero, or more digits than a float holds.
+_CODE_LIKE = r"^[+-]?(0\d|\d{16,})"
+
+
+class _TooLongError(ValueError):
+    """A record is longer than a block."""
+
+
+def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
+    """Read the records of a file, about ``config.block_mib`` MiB at a time.
+
+    A file of more than one block is read twice: first for the types, which hold for all of its
+    records, then for the rows. Unlike polars' own inference, texts such as ``007`` and ``7`` stay
+    apart: as numbers they would be the same id.
+
+    Parameters
+    ----------
+    path : Path
+        The file, plain or packed with gzip or zstd: a header, fields between commas, quoted with
+        ``"`` where needed. Blank lines are no rows, except where there is one column only.
+    config : Source
+        `encoding` and `block_mib`.
+    where : str
+        Data set and shard, the beginning of an error's message.
+
+    Yields
+    ------
+    pl.DataFrame
+        The columns the header names. If a record has too many or too few fields, or bytes that are
+        no text, the file has the columns `UNPARSED` and `UNPARSED_VALUE`.
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged or empty, a quote is never closed, or no record can be parsed.
+    """
+    with reading(path, format="csv", where=where):
+        size = config.block_mib * 2**20
+        wide = min(size, _MOST_BLOCK)
+        while True:
+            try:
+                types, only = _look(path, config, wide)
+                break
+            except _TooLongError:
+                if wide >= _MOST_BLOCK:
+                    raise
+                wide = min(2 * wide, _MOST_BLOCK)
+        for block in [only] if only is not None else _texts(path, config, wide):
+            frame = types.typed(block)
+            step = max(1, frame.height * size // max(1, int(frame.estimated_size())))
+            yield from frame.iter_slices(step) if frame.height > step else [frame]
+
+
+def _look(path: Path, config: Source, size: int) -> tuple[_Types, pl.DataFrame | None]:
+    """Read the file once; return the types, and the texts if they are a single block."""
+    types, only, count = _Types(), None, 0
+    for count, block in enumerate(_texts(path, config, size), start=1):  # noqa: B007
+        types.see(block)
+        only = block
+    if types.rows and types.faults == types.rows:
+        raise nothing_parsed(types.rows, types.first)
+    return types, only if count == 1 else None
+
+
+class _Types:
+    """Which types the texts of each column can have so far."""
+
+    def __init__(self) -> None:
+        self.rows = self.faults = 0
+        self.first: str | None = None
+        self._can: dict[str, list[str]] = {}
+        self._filled: set[str] = set()
+
+    def see(self, block: pl.DataFrame) -> None:
+        reasons = block[UNPARSED].drop_nulls()
+        self.rows += block.height
+        self.faults += len(reasons)
+        self.first = self.first or (reasons[0] if len(reasons) else None)
+        for text in block.get_columns()[:-2]:
+            filled = text.drop_nulls()
+            if len(filled):
+                self._filled.add(text.name)
+                can = self._can.get(text.name, ["bool", "whole", "real"])
+                self._can[text.name] = [kind for kind in can if _is(kind, filled)]
+
+    def typed(self, block: pl.DataFrame) -> pl.DataFrame:
+        """Return the texts of a block as what all blocks can be."""
+        columns = block.get_columns()
+        made = []
+        for text in columns[:-2]:
+            kind = next(iter(self._can.get(text.name, [])), "text")
+            if kind == "bool":
+                text = text == "true"
+            elif kind != "text":
+                text = text.cast(pl.Int64 if kind == "whole" else pl.Float64)
+            made.append(text)
+        return pl.DataFrame(made + (columns[-2:] if self.faults else []))
+
+
+def _is(kind: str, filled: pl.Series) -> bool:
+    """Whether all texts, none of them null, can be read as what they are named."""
+    if kind == "bool":
+        return bool(filled.is_in(["true", "false"]).all())
+    if kind == "whole":
+        whole = filled.cast(pl.Int64, strict=False)
+        return whole.null_count() == 0 and bool((whole.cast(pl.String) == filled).all())
+    real = filled.cast(pl.Float64, strict=False)
+    return real.null_count() == 0 and not filled.str.contains(_CODE_LIKE).any()
+
+
+class _Ended:
+    """A stream that ends with a record of ours: if that is not read, a quote was left open."""
+
+    closed = False
+
+    def __init__(self, stream: Any, start: bytes, end: str) -> None:
+        self._stream, self._start, self._end = stream, start, end.encode()
+        self._last = b"\n"
+
+    def read(self, size: int) -> bytes:
+        data, self._start = self._start[:size], self._start[size:]
+        data = data or self._stream.read(size)
+        if data:
+            self._last = data[-1:]
+            return data
+        data, self._end = self._end, b""
+        return b"\n" + data if data and self._last != b"\n" else data
+
+
+def _header(stream: Any) -> tuple[list[str], bytes]:
+    """Return the names of the columns, and what of the stream was read beyond them."""
+    data = b""
+    while True:
+        more = stream.read(2**16)
+        data += more or b"\n"
+        fields, at = [], len(data) - len(data.lstrip(b"\r\n"))
+        while found := (_QUOTED if data[at : at + 1] == b'"' else _PLAIN).match(data, at):
+            quoted = data[at : at + 1] == b'"'
+            fields.append(found[1].replace(b'""', b'"') + found[2] if quoted else found[1])
+            at = found.end()
+            # A carriage return at the very end may yet be followed by its line feed.
+            if found[3] != b"," and (found[3] != b"\r" or at < len(data) or not more):
+                return _names(fields), data[at:]
+        if not more:
+            raise ValueError("the file is empty" if not data.strip() else "its header has no end")
+        if len(data) > _MOST_HEADER:
+            raise ValueError(f"its header is longer than {_MOST_HEADER // 2**20} MiB")
+
+
+def _names(fields: list[bytes]) -> list[str]:
+    if any(b"\0" in field for field in fields):
+        raise ValueError("its header holds NUL bytes, which no text in this encoding does")
+    names: list[str] = []
+    taken: set[str] = set()
+    for name in (field.decode() for field in fields):
+        again, free = 0, name
+        while free in taken:
+            free = f"{name}_duplicated_{again}"
+            again += 1
+        taken.add(free)
+        names.append(free)
+    check_names(names)
+    return names
+
+
+def _texts(path: Path, config: Source, size: int) -> Iterator[pl.DataFrame]:
+    """Return the fields as texts, then `UNPARSED` and `UNPARSED_VALUE`; at least one frame."""
+    wrong: list[Any] = []
+
+    def set_aside(row: Any) -> str:
+        wrong.append(row)
+        return "skip"
+
+    # Nobody can guess these: what stands for a byte that is no text, and the record at the end.
+    odd, end = secrets.token_hex(16), secrets.token_hex(16)
+    with open_utf8(path, encoding=config.encoding, mark=odd.encode()) as stream:
+        names, rest = _header(stream)
+        if any(odd in name for name in names):
+            raise ValueError(f"its header holds bytes that are not {config.encoding}")
+        keys = [str(i) for i in range(len(names))]
+        ended = _Ended(stream, rest, f"{end}{',' * (len(names) - 1)}\n")
+        at, whole = 0, False
+        for batch in _batches(ended, keys, size, set_aside):
+            frame = pl.DataFrame(
+                [pl.Series(n, c, dtype=pl.String) for n, c in zip(names, batch, strict=True)]
+            )
+            whole = frame.height > 0 and frame.item(-1, 0) == end
+            block = _with_wrong(frame.head(-1) if whole else frame, wrong, at)
+            at += block.height
+            if block.height or (whole and at == 0):
+                yield _without_odd(block, odd, config.encoding)
+        if not whole:
+            raise ValueError("a quote is opened and never closed")
+
+
+def _batches(ended: _Ended, keys: list[str], size: int, set_aside: Any) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pc.open_csv(
+            pa.PythonFile(ended, mode="r"),
+            read_options=pc.ReadOptions(use_threads=False, block_size=size, column_names=keys),
+            parse_options=pc.ParseOptions(
+                newlines_in_values=True,
+                invalid_row_handler=set_aside,
+                ignore_empty_lines=len(keys) > 1,
+            ),
+            convert_options=pc.ConvertOptions(
+                column_types=dict.fromkeys(keys, pa.large_string()),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "straddling" in str(error):
+            raise _TooLongError(
+                f"it has a record longer than {size // 2**20} MiB (perhaps a quote is opened and "
+                "never closed)"
+            ) from error
+        raise
+
+
+def _with_wrong(frame: pl.DataFrame, wrong: list[Any], at: int) -> pl.DataFrame:
+    """Put the records that have the wrong number of fields back where they were, as nulls.
+
+    `wrong` loses those that are put back. `at` records came before the frame.
+    """
+    count = 0
+    while count < len(wrong) and wrong[count].number - 1 - at <= frame.height + count:
+        count += 1
+    here, wrong[:count] = wrong[:count], []
+    height = frame.height + count
+    faults = []
+    for row in here:
+        what = "more" if row.actual_columns > row.expected_columns else "fewer"
+        reason = (
+            f"the row has {what} fields than the header: {row.actual_columns} instead of "
+            f"{row.expected_columns}"
+        )
+        faults.append(Fault(row.number - 1 - at, reason, row.text))
+    if count:
+        holes = np.array([fault.row for fault in faults], dtype=np.int64)
+        order = np.full(height, -1, dtype=np.int64)
+        order[holes] = frame.height + np.arange(count)
+        order[order < 0] = np.arange(frame.height)
+        frame = pl.concat([frame, frame.clear(count)])[order]
+    return frame.hstack(fault_columns(height, faults))
+
+
+def _without_odd(block: pl.DataFrame, odd: str, encoding: str) -> pl.DataFrame:
+    """Set rows aside that hold bytes which are no text, and shorten what is told of the others."""
+    value = pl.col(UNPARSED_VALUE)
+    told = value.str.replace_all(odd, "\ufffd", literal=True).str.slice(0, VALUE_LENGTH)
+    block = block.with_columns(told)
+    has = [text.str.contains(odd, literal=True).fill_null(False) for text in block.iter_columns()]
+    rows = np.flatnonzero(np.any([mask.to_numpy() for mask in has if mask.any()], axis=0))
+    if not any(mask.any() for mask in has):
+        return block
+    reasons, values = block[UNPARSED].to_list(), block[UNPARSED_VALUE].to_list()
+    for row in rows.tolist():
+        first = next(t for t, mask in zip(block.iter_columns(), has, strict=True) if mask[row])
+        reasons[row] = f"the row holds bytes that are not {encoding}"
+        values[row] = first[row].replace(odd, "\ufffd")[:VALUE_LENGTH]
+    good = ~np.isin(np.arange(block.height), rows)
+    return block.select(
+        pl.when(pl.Series(good)).then(pl.exclude(UNPARSED, UNPARSED_VALUE)),
+        pl.Series(UNPARSED, reasons, dtype=pl.String),
+        pl.Series(UNPARSED_VALUE, values, dtype=pl.String),
+    )
