@@ -121,8 +121,11 @@ class Seen:
     def _keep(self, run: _Level) -> None:
         while self._levels and len(self._levels[-1][0]) < 2 * len(run[0]):
             last = self._levels.pop()
-            joined = [np.concatenate(pair) for pair in zip(last, run, strict=True)]
-            order = np.argsort(joined[0], kind="stable")
-            run = (joined[0][order], joined[1][order], joined[2][order])
+            order = np.argsort(np.concatenate((last[0], run[0])), kind="stable")
+            run = (
+                np.concatenate((last[0], run[0]))[order],
+                np.concatenate((last[1], run[1]))[order],
+                np.concatenate((last[2], run[2]))[order],
+            )
         if len(run[0]):
             self._levels.append(run)
