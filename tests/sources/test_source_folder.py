@@ -209,8 +209,8 @@ def test_a_jsonl_field_that_appears_late_is_not_lost(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("x.jsonl", b'{"a": 1}\nhello\n', "line 2"),
-        ("x.jsonl", b'{"a": 1}\n[1]\n', "line 2: expected an object, got list"),
+        ("x.jsonl", b'hello\n{"a": 1\n', "none of its 2 rows .*: line 1 is not JSON"),
+        ("x.jsonl", b"\n[1]\n", "line 2 is not an object: expected an object, got list"),
         ("x.jsonl", b"", "empty"),
         ("x.csv", b"", "empty"),
         ("x.csv", "a\né\n".encode("latin-1"), "utf-8"),
@@ -255,5 +255,6 @@ def test_lines(tmp_path):
     assert frame.to_dict(as_series=False) == {
         "n": ["1", None, "2"],
         "t": ["one", None, "two\x85too"],
-        "_unparsed": [None, "odd", None],
+        "_unparsed": [None, "the line does not match line_pattern", None],
+        "_unparsed_value": [None, "odd", None],
     }

@@ -114,11 +114,11 @@ def test_repeated_content_is_a_repeated_id():
 
 
 def test_lines_that_were_not_parsed_have_that_reason_only():
-    result = rows({"text": ["a", None], "_unparsed": [None, "z" * 999]})
-    assert faults(result) == [
-        (1, "_unparsed", "the line does not match line_pattern", "z" * 200),
-    ]
-    assert "_unparsed" not in result.accepted.columns
+    parsed = {"text": ["a", None], "_unparsed": [None, "line 2 is not JSON"]}
+    result = rows(parsed | {"_unparsed_value": [None, "z" * 999]})
+    assert faults(result) == [(1, "_unparsed", "line 2 is not JSON", "z" * 200)]
+    assert result.accepted.columns == ["id", "row", "split", "text"]
+    assert faults(rows(parsed)) == [(1, "_unparsed", "line 2 is not JSON", None)]
 
 
 def test_lists_of_another_length_or_with_holes():
