@@ -4,10 +4,46 @@ from __future__ import annotations
 
 import re
 from typing import Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from curation.schema import Strict
+
+_SCHEMES = ("s3", "gs", "az")
+_SECRET_NAME = re.compile(
+    r"(^|_)(key|secret|token|password|passwd|passphrase|credentials?|sas|signature)(_|$)"
+    r"|connection_string|accountkey|accesskey",
+    re.IGNORECASE,
+)
+_SIGNATURE = re.compile(
+    r"x-(amz|goog)-.*|sig|signature|.*token.*|awsaccesskeyid|googleaccessid|.*secret.*|.*key.*"
+    r"|se|sp|sv|password",
+    re.IGNORECASE,
+)
+# What gcsfs takes for `token` besides secrets and files with them.
+_NO_SECRET = {"token": ("anon", "cloud", "google_default", "cache")}
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
+
+
+def _refuse_secrets(field: str, value: str) -> None:
+    """Refuse an address that carries a secret, without repeating it."""
+    try:
+        parts = urlsplit(value)
+        signed = [name for name, _ in parse_qsl(parts.query) if _SIGNATURE.fullmatch(name)]
+        inside = "@" in parts.netloc
+    except ValueError:
+        raise ValueError(f"{field}: not an address") from None
+    if inside:
+        raise ValueError(
+            f"{field}: names a user or password before `@`; leave that out and name $VARIABLES "
+            "under source.options, or use the store's own credential chain"
+        )
+    if signed or parts.fragment.lower().startswith("sig="):
+        raise ValueError(
+            f"{field}: carries a signature or token; give the plain address, and credentials as "
+            "$VARIABLES under source.options or by the store's own credential chain"
+        )
 
 
 class Source(Strict):
@@ -68,10 +104,47 @@ class Source(Strict):
         ["*"], description="Globs over shard keys; shards that match none have not arrived."
     )
 
+    @field_validator("url")
+    @classmethod
+    def _plain_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        _refuse_secrets("source.url", value)
+        scheme, found, rest = value.partition("://")
+        if not found or scheme not in _SCHEMES or not rest.strip("/"):
+            raise ValueError("source.url: expected s3://BUCKET/..., gs://... or az://...")
+        if "?" in rest or "#" in rest:
+            raise ValueError("source.url: expected a prefix only, without `?` and `#`")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name, given in value.items():
+            if isinstance(given, bool):
+                continue
+            if isinstance(given, str) and given.startswith("$"):
+                if not _VARIABLE.fullmatch(given):
+                    raise ValueError(f"source.options.{name}: expected $NAME, a variable's name")
+                continue
+            if _SECRET_NAME.search(name) and given not in _NO_SECRET.get(name, ()):
+                raise ValueError(
+                    f"source.options.{name}: looks like a secret, which is never written here; "
+                    "name an environment variable, as in $NAME, or leave it to the store's own "
+                    "credential chain"
+                )
+            if isinstance(given, str) and "://" in given:
+                _refuse_secrets(f"source.options.{name}", given)
+        return value
+
     @model_validator(mode="after")
     def _one_place(self) -> Source:
         if sum(x is not None for x in (self.folder, self.url, self.package)) != 1:
             raise ValueError("source: give exactly one of `folder`, `url`, `package`")
+        if self.options and self.url is None:
+            raise ValueError("source: `options` go with `url`")
+        if self.url is not None and self.format == "idx":
+            raise ValueError("source: format `idx` is read from a `folder` or `package` only")
         if self.package is not None and not self.file:
             raise ValueError("source: `package` needs `file`, the end of the file's path")
         if self.format == "lines" and not self.line_pattern:

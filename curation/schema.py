@@ -46,7 +46,8 @@ def _one_schema(schema: Any) -> Any:
 class Strict(BaseModel):
     """A model that refuses fields it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What was given may be a secret in the wrong place: errors tell the field, not the value.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @classmethod
     def __get_pydantic_json_schema__(

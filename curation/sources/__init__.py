@@ -9,6 +9,7 @@ from curation.sources.base import Shard, ShardChanged, ShardSource, SourceError
 from curation.sources.folder import FolderSource
 from curation.sources.idx import IdxSource
 from curation.sources.package import PackageSource
+from curation.sources.remote import RemoteSource
 from curation.sources.rows import RowReader, Rows, stored_name, to_rows
 
 __all__ = [
@@ -42,4 +43,6 @@ def open_source(config: Source, *, dataset: str, root: Path) -> ShardSource:
         return PackageSource(config, dataset)
     if config.format == "idx":
         return IdxSource(config, dataset, root)
+    if config.url is not None:
+        return RemoteSource(config, dataset)
     return FolderSource(config, dataset, root)

@@ -215,7 +215,8 @@ class FolderSource(UnitSource):
         return tuple(file for file in found if file is not None)
 
     def _hashes(self, unit: Unit, where: str) -> list[str]:
-        return ["" if f.state[0] == -1 else hash_file(f, where=where) for f in unit.files]
+        with self._unchanged(unit, where):
+            return ["" if f.state[0] == -1 else hash_file(f, where=where) for f in unit.files]
 
     @contextmanager
     def _opened(self, unit: Unit, where: str) -> Iterator[Path]:

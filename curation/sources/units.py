@@ -179,7 +179,7 @@ class UnitSource(ABC):
 
     @abstractmethod
     def _hashes(self, unit: Unit, where: str) -> list[str]:
-        """Return the hash of each file's content."""
+        """Return the hash of each file's content; raise `ShardChanged` if it is another one."""
 
     @abstractmethod
     def _opened(self, unit: Unit, where: str) -> AbstractContextManager[Path]:
@@ -200,8 +200,7 @@ class UnitSource(ABC):
     def content(self, key: str) -> str:
         """Return a hash of what a shard holds, whatever its files are called."""
         unit, where = self._unit(key), f"{self.dataset}: shard {key}"
-        with self._unchanged(unit, where):
-            return unit.content(self._hashes(unit, where))
+        return unit.content(self._hashes(unit, where))
 
     def blocks(self, key: str) -> Iterator[pl.DataFrame]:
         """Return the columns of one shard, about ``block_mib`` MiB at a time."""
