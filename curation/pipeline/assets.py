@@ -72,6 +72,7 @@ def _common(dataset: Dataset, name: str) -> dict[str, Any]:
         "code_version": CODE_VERSIONS[name],
         "tags": {"curation/dataset": dataset.name},
         "op_tags": {"curation/dataset": dataset.name},
+        "pool": dataset.name,  # with the shipped dagster.yaml: one run of a data set at a time
     }
 
 
@@ -112,24 +113,14 @@ def _global(dataset: Dataset, name: str) -> dg.AssetsDefinition:
 
 
 def _make_shard(name: str) -> Any:
-    """Return the function that makes a per-shard asset.
+    """Return the function that makes a per-shard asset, for one step.
 
     Imported here and not at the top: the stages import faiss, torch and matplotlib, and a code
     location must load without them.
     """
-    from curation.pipeline import findings, ingest, score
+    from curation.pipeline.shards import MAKERS
 
-    make, check = {
-        "raw": (ingest.make_raw, findings.raw_findings),
-        "embeddings": (ingest.make_embeddings, findings.embeddings_findings),
-        "sensitivity_scores": (score.make_sensitivity_scores, findings.scores_findings),
-    }[name]
-
-    def run(dataset: Dataset, shard: str) -> tuple[Outcome, list[Finding]]:
-        outcome = make(dataset, shard)
-        return outcome, check(outcome)
-
-    return run
+    return MAKERS[name]()
 
 
 def _make(name: str) -> Any:

@@ -15,7 +15,7 @@ from curation.pipeline.laws import groups_of, law_of_rows
 from curation.pipeline.pilot import budget_of
 from curation.pipeline.population import Population
 from curation.sampling.shares import allocate, draw_by_group
-from curation.selection import Fitted, Kind, PerRow, calibrate
+from curation.selection import Borders, Fitted, Kind, PerRow, calibrate
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -70,6 +70,8 @@ class Chosen:
         (b,) weights that reproduce known totals, where they are asked for.
     round
         (b,) the round a row was first drawn in, from 1; 0 for the pilot. None without rounds.
+    borders
+        Of the strata it was drawn in, to be kept; None where the design has none.
     """
 
     rows: Rows
@@ -83,6 +85,7 @@ class Chosen:
     queries: int = 0
     calibrated: Floats | None = None
     round: NDArray[np.int32] | None = None
+    borders: Borders | None = None
 
     @property
     def pilot(self) -> Rows:
@@ -141,6 +144,7 @@ def choose(
     pilot: Rows,
     *,
     seed: int,
+    borders: Borders | None = None,
 ) -> Chosen:
     """Draw a subset in one go: the pilot as it is, the rest of the budget by the law.
 
@@ -159,6 +163,8 @@ def choose(
         Rows that are in the subset already.
     seed
         Seed of the draw.
+    borders
+        Of the strata of an earlier draw by the same fit, which are kept; None: cut anew.
     """
     wanted = people.dataset.config.selection
     draws = budget_of(people.dataset, len(people)) - len(pilot)
@@ -176,15 +182,21 @@ def choose(
             minimum=wanted.minimum or None,
         )
     numbers = people.numbers(seed)
+    tags = numbers.tags()[rest]
     how: dict[str, Any] = {
-        "order": fitted.order(there, numbers.tags()[rest]),
+        "order": fitted.order(there, tags),
         "rng": np.random.default_rng([seed, 1]),
         "numbers": numbers.of("draw")[rest],
     }
     if wanted.shared and codes is not None:
         drawn = draw_by_group(wanted.design, law, codes, draws, **how)
     else:
+        if borders is not None:
+            how["cuts"] = fitted.cuts(borders, there, tags, how["order"])
         drawn = sampling.draw(wanted.design, law, draws, **how)
+        if drawn.cuts is not None and borders is None:
+            starts = how["order"][drawn.cuts]
+            borders = fitted.borders(there, tags, starts, budget=draws)
     part = Part(drawn, draws, law, fitted.scores(there))
     calibrated = _calibrated(people, fitted, there, rest, drawn) if wanted.calibrate else None
     return put_together(
@@ -198,6 +210,7 @@ def choose(
         take_all=drawn.take_all,
         calibrated=calibrated,
         additive=fitted.constants.additive(there.distance, there.cluster),
+        borders=borders,
     )
 
 
@@ -215,6 +228,7 @@ def put_together(
     calibrated: Floats | None = None,
     rounds: NDArray[np.int32] | None = None,
     queries: int = 0,
+    borders: Borders | None = None,
 ) -> Chosen:
     """Return pilot and drawn rows together, sorted, with their weights for training."""
     wanted = people.dataset.config.selection
@@ -248,6 +262,7 @@ def put_together(
         queries=queries,
         calibrated=None if raked is None else raked[by_row],
         round=number,
+        borders=borders,
     )
 
 

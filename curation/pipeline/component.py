@@ -55,5 +55,5 @@ def dataset_definitions(dataset: Dataset) -> dg.Definitions:
         assets=build_assets(dataset),
         jobs=[curate, ingest],
         schedules=[build_schedule(dataset, curate)],
-        sensors=[build_sensor(dataset, ingest)],
+        sensors=[build_sensor(dataset, ingest, curate)],
     )

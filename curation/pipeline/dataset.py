@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from curation.config import Columns, CuratedDatasetConfig
 from curation.sources import ShardSource, open_source, stored_name
-from curation.store import Address, Artifact, Draft, Recipe, Store
+from curation.store import Address, Artifact, Draft, Recipe, Store, StoreError
 
 RAW = "raw"
 EMBEDDINGS = "embeddings"
@@ -33,12 +34,20 @@ ASSETS = (
     REPORT,
 )
 PER_SHARD = (RAW, EMBEDDINGS, SENSITIVITY_SCORES)
+ADOPTED = (EMBEDDINGS, SENSITIVITY_SCORES)  # costly, and nothing in them depends on a shard's name
 
 # Bumped when the code of a stage changes what it writes: the recipe of every artifact carries it,
 # and Dagster shows it as the asset's code version.
-CODE_VERSIONS = dict.fromkeys(ASSETS, "1") | dict.fromkeys(
-    (PILOT_MODEL, CENTROIDS, SENSITIVITY_SCORES, SELECTED_SUBSET, EVALUATION_MODEL), "3"
-)
+CODE_VERSIONS = {
+    RAW: "2",
+    EMBEDDINGS: "1",
+    PILOT_MODEL: "4",
+    CENTROIDS: "4",
+    SENSITIVITY_SCORES: "4",
+    SELECTED_SUBSET: "4",
+    EVALUATION_MODEL: "4",
+    REPORT: "2",
+}
 
 
 def project_root() -> Path:
@@ -53,6 +62,10 @@ def store_root() -> Path:
     return Path(value).expanduser().resolve() if value else project_root() / "data"
 
 
+class NotThere(StoreError):  # noqa: N818  the name says what happened
+    """A shard is left out because a stage before could not make it."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a stage left behind.
@@ -65,11 +78,14 @@ class Outcome:
         Whether it was there already, made by the same recipe, so that nothing was written.
     seconds
         Wall time the stage took now.
+    told
+        What is to be said of it now, beside the figures that were noted when it was written.
     """
 
     artifact: Artifact
     unchanged: bool
     seconds: float
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,18 +139,43 @@ class Dataset:
         fill: Callable[[Draft], None],
         seed: int | None = None,
         publish: bool = True,
+        told: Mapping[str, Any] | None = None,
     ) -> Outcome:
         """Write an artifact with `fill`, unless the published one has the same recipe.
 
-        Per-shard artifacts keep one older version (a reader may still have it open); the others
-        keep all.
+        A shard's artifact is also taken from another shard that has one of the same recipe: a
+        shard that was renamed costs nothing. Per-shard artifacts keep one older version (a reader
+        may still have it open); the others keep all.
         """
         began = time.monotonic()
         at = self.at(asset, shard)
         recipe = Recipe(CODE_VERSIONS[asset], config_hash, dict(upstream), seed)
         found = self.store.unchanged(at, recipe)
+        if found is None and asset in ADOPTED:
+            found = self.store.adopt(at, recipe)
         if found is not None:
-            return Outcome(found, True, time.monotonic() - began)
+            return Outcome(found, True, time.monotonic() - began, told or {})
         keep = 1 if asset in PER_SHARD else None
-        artifact = self.store.write(at, recipe, fill, publish=publish, keep=keep)
-        return Outcome(artifact, False, time.monotonic() - began)
+        artifact = self.store.write(
+            at, recipe, fill, publish=publish, keep=keep, index=asset in ADOPTED
+        )
+        return Outcome(artifact, False, time.monotonic() - began, told or {})
+
+    def kept(
+        self, asset: str, *, config_hash: str, upstream: Mapping[str, str], seed: int | None
+    ) -> Artifact | None:
+        """Return the published version if all but the rows it was made from is the same."""
+        try:
+            found = self.store.current(self.at(asset))
+        except StoreError:
+            return None  # damaged: it has to be made again
+        if found is None:
+            return None
+        had = found.manifest.recipe
+        same = (
+            had["code_version"] == CODE_VERSIONS[asset]
+            and had["config_hash"] == config_hash
+            and had["seed"] == seed
+            and all(had["upstream"].get(name) == value for name, value in upstream.items())
+        )
+        return found if same else None

@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from curation.encoders import locate_weights
 from curation.models import evaluate, fit_pilot, fit_text_classifier
 from curation.pipeline.chosen import Chosen
-from curation.pipeline.dataset import CENTROIDS, EVALUATION_MODEL, SELECTED_SUBSET, Dataset, Outcome
+from curation.pipeline.dataset import (
+    CENTROIDS,
+    EVALUATION_MODEL,
+    PILOT_MODEL,
+    SELECTED_SUBSET,
+    Dataset,
+    Outcome,
+)
 from curation.pipeline.findings import Finding
-from curation.pipeline.pilot import fit_score_model, pilot_rows
+from curation.pipeline.pilot import fit_score_model, load_score_model, pilot_in, pilot_rows
 from curation.pipeline.population import Population, population
 from curation.pipeline.score import Centroids, cluster, rows_of
-from curation.pipeline.subset import draw_subset, load_scored, pilot_in
+from curation.pipeline.strata import current_strata
+from curation.pipeline.subset import draw_subset, load_scored
 from curation.pipeline.tables import SUBSET, write_json
 from curation.pipeline.views import evaluation_view
 from curation.progress import track
@@ -72,7 +80,7 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         centroids = Centroids.load(dataset)
         scored, _ = load_scored(people, centroids)
         where = {row_id: i for i, row_id in enumerate(people.ids.to_list())}
-        setting = Setting(people, held, centroids.fitted, scored)
+        setting = Setting(people, held, centroids.fitted_for(people), scored)
         frame = pl.read_parquet(subset.path(SUBSET))
         chosen = np.array([where[i] for i in frame["id"]], dtype=np.int64)
         weights = frame["training_weight"].to_numpy()
@@ -156,13 +164,24 @@ def probe_results(setting: Setting) -> Results:
 def choose_again(setting: Setting, *, seed: int) -> Chosen:
     """Choose a subset as the pipeline would with another seed.
 
-    A pilot that is a transformer, or a score column, is too dear or has nothing to redraw: then
+    The data set's own seed gives the published subset, whose pilot and clusters may be older. A
+    pilot that is a transformer, or a score column, is too dear or has nothing to redraw: then
     pilot, clustering and proxies are those of the published subset, and only the draw is new.
     """
     people, config = setting.people, setting.dataset.config
-    if config.score.model not in ("probe", "mlp"):
-        pilot, model = pilot_in(people), None  # the configuration refuses rounds with these
-        return draw_subset(people, setting.fitted, setting.scored, pilot, model, seed=seed)
+    own = seed == config.selection.seed
+    if own or config.score.model not in ("probe", "mlp"):
+        model = load_score_model(people.dataset.store.need(people.dataset.at(PILOT_MODEL)))
+        borders = current_strata(people.dataset) if own else None
+        return draw_subset(
+            people,
+            setting.fitted,
+            setting.scored,
+            pilot_in(people),
+            model,
+            seed=seed,
+            borders=borders,
+        )
     pilot = pilot_rows(people, seed=seed)
     model = fit_score_model(people, pilot, seed=seed)
     found = cluster(people, model, seed=seed)

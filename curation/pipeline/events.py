@@ -7,8 +7,17 @@ from typing import Any
 
 import dagster as dg
 
-from curation.pipeline.dataset import ASSETS, CODE_VERSIONS, PER_SHARD, Dataset, Outcome
-from curation.pipeline.findings import CHECKS, Finding
+from curation.pipeline.alone import alone
+from curation.pipeline.dataset import (
+    ASSETS,
+    CODE_VERSIONS,
+    PER_SHARD,
+    SENSITIVITY_SCORES,
+    Dataset,
+    NotThere,
+    Outcome,
+)
+from curation.pipeline.findings import CHECKS, Finding, failed_shard
 from curation.pipeline.views import TITLES, views_of
 from curation.progress import LogListener, listen, listener
 from curation.reporting.plots import markdown_image
@@ -44,7 +53,7 @@ def metadata_of(outcome: Outcome) -> dict[str, Any]:
         "dagster/row_count": manifest.row_count,
         "seconds": round(outcome.seconds, 3),
     }
-    for name, value in manifest.figures.items():
+    for name, value in {**manifest.figures, **outcome.told}.items():
         if name.endswith("_hash"):
             continue
         if isinstance(value, dict):
@@ -68,11 +77,17 @@ def check_results(asset_key: dg.AssetKey, findings: list[Finding]) -> list[dg.As
             asset_key=asset_key,
             check_name=f.name,
             passed=f.passed,
+            severity=severity_of(f),
             description=f.description,
             metadata={**f.metadata},
         )
         for f in findings
     ]
+
+
+def severity_of(finding: Finding) -> dg.AssetCheckSeverity:
+    """Return the severity a finding that did not pass is shown with."""
+    return dg.AssetCheckSeverity.WARN if finding.warning else dg.AssetCheckSeverity.ERROR
 
 
 def _listen(context: dg.AssetExecutionContext) -> Any:
@@ -93,10 +108,10 @@ def unpartitioned_events(
         not run.
     """
     asset_key = key(dataset, asset)
-    with _listen(context):
+    with alone(context, dataset), _listen(context):
         outcome, findings = make(dataset)
     results = check_results(asset_key, findings)
-    failed = [f for f in findings if not f.passed]
+    failed = [f for f in findings if f.blocks]
     if asset == "selected_subset" and failed:
         yield from results
         raise dg.Failure(
@@ -127,7 +142,10 @@ def shard_events(
       for want of an output. Then the output is yielded once all shards are done, followed by the
       shards' own events, so that the last one of each shard carries its content hash.
 
-    A shard that fails does not stop the others; at the end the step fails and names them all.
+    A shard that can't be read or embedded does not stop the others, nor what comes after them: it
+    is marked as failed in the store, its check fails, and what is made of the shards names it. (An
+    output stands for all partitions of the run; an event after it says that this one failed.)
+    Where no shard is left, or scores can't be computed, the step fails.
     """
     shards = list(context.partition_keys)
     asset_key = key(dataset, asset)
@@ -135,15 +153,19 @@ def shard_events(
     failures: dict[str, Exception] = {}
     held_back: list[Any] = []
     unchanged = 0
-    with _listen(context):
+    with alone(context, dataset), _listen(context):
         for shard in shards:
             try:
                 outcome, findings = make(dataset, shard)
             except Exception as error:
+                told = failed(dataset, asset, shard, error)
                 if len(shards) == 1:
                     raise
                 context.log.error(f"{asset} of shard {shard} failed: {error}")
                 failures[shard] = error
+                yield from _evaluations(asset_key, shard, told)
+                if read_later:
+                    held_back.append(_not_made(asset_key, shard, error))
                 continue
             unchanged += outcome.unchanged
             if len(shards) == 1:
@@ -162,10 +184,12 @@ def shard_events(
                 yield event
             yield from _evaluations(asset_key, shard, findings)
     context.log.info(f"{len(shards)} shards: {unchanged} unchanged, {len(failures)} failed")
-    if read_later and not failures:
+    left_behind = [s for s, error in failures.items() if not isinstance(error, NotThere)]
+    fatal = len(failures) == len(shards) or (asset == SENSITIVITY_SCORES and left_behind)
+    if read_later and not fatal:
         yield dg.MaterializeResult(asset_key=asset_key)
     yield from held_back
-    if failures:
+    if fatal:
         raise _failure(dataset, asset, len(shards), failures)
     for name in CHECKS.get(asset, {}):
         # the evaluations above are the shards'; the step also owes one output per check
@@ -175,6 +199,15 @@ def shard_events(
                 dg.AssetCheckKey(asset_key, name)
             ),
         )
+
+
+def failed(dataset: Dataset, asset: str, shard: str, error: Exception) -> list[Finding]:
+    """Mark a shard as failed in the store and return what its checks say."""
+    if asset == SENSITIVITY_SCORES or isinstance(error, NotThere):
+        return []
+    stamp = getattr(error, "stamp", "")
+    dataset.store.mark_failed(dataset.at(asset, shard), reason=str(error), stamp=stamp)
+    return failed_shard(asset, str(error))
 
 
 def _materialization(
@@ -200,6 +233,16 @@ def _materialization(
     )
 
 
+def _not_made(asset_key: dg.AssetKey, shard: str, error: Exception) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key=asset_key,
+        partition=shard,
+        description="failed",
+        metadata={"status": "failed: nothing was written", "reason": str(error)},
+        tags={DATA_VERSION: "failed", "dagster/data_version_is_user_provided": "true"},
+    )
+
+
 def _evaluations(
     asset_key: dg.AssetKey, shard: str, findings: list[Finding]
 ) -> Iterator[dg.AssetCheckEvaluation]:
@@ -208,6 +251,7 @@ def _evaluations(
             asset_key=asset_key,
             check_name=finding.name,
             passed=finding.passed,
+            severity=severity_of(finding),
             description=finding.description,
             metadata={**finding.metadata},
             partition=shard,

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from curation.pipeline.dataset import Outcome
-from curation.pipeline.population import Population, population
+from curation.pipeline.population import NOT_YET, Population, population
 from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, SCORES, read_vectors
 from curation.store import StoreError
 
@@ -25,18 +25,36 @@ class Finding:
     passed: bool
     description: str
     metadata: dict[str, float | int | str] = field(default_factory=dict)
+    warning: bool = False
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it keeps a subset from being published."""
+        return not self.passed and not self.warning
 
 
 # What each asset is checked for: name -> what it means.
 CHECKS: dict[str, dict[str, str]] = {
-    "raw": {"unique_ids": "Every id occurs once in the shard."},
-    "embeddings": {"finite_embeddings": "No NaN or infinity; one embedding per row."},
+    "raw": {
+        "readable": "The shard could be read.",
+        "unique_ids": "Every id occurs once in the shard.",
+        "nothing_set_aside": "No row is in quarantine. A warning; above a share a subset is held "
+        "back (validation.quarantined_share).",
+    },
+    "embeddings": {
+        "embedded": "The shard could be embedded.",
+        "finite_embeddings": "No NaN or infinity; one embedding per row.",
+    },
     "sensitivity_scores": {"valid_scores": "Scores are finite and not negative."},
     "selected_subset": {
         "weights_add_up": "The weights add up to the number of rows, within five standard errors.",
         "probabilities": "Inclusion probabilities lie in (0, 1] and weights are positive.",
         "unique_ids": "Every row is chosen at most once.",
         "holdout_disjoint": "No holdout row was chosen.",
+        "quarantine_within_limit": "The share of rows in quarantine is within "
+        "validation.quarantined_share.",
+        "shards_readable": "The share of shards that could not be read is within "
+        "validation.failed_share.",
     },
     "evaluation_model": {
         "evaluation_present": "The subset was held against uniform sampling, with error bars.",
@@ -49,7 +67,53 @@ def raw_findings(outcome: Outcome) -> list[Finding]:
     """Check a shard's raw rows."""
     ids = pl.read_parquet(outcome.artifact.path(ROWS), columns=["id"])["id"]
     repeated = len(ids) - ids.n_unique()
-    return [Finding("unique_ids", repeated == 0, f"{repeated} ids occur twice in {len(ids)} rows")]
+    aside, rows = outcome.artifact.figures["quarantined"], outcome.artifact.figures["rows_in"]
+    return [
+        Finding("readable", True, "the shard was read"),
+        Finding("unique_ids", repeated == 0, f"{repeated} ids occur twice in {len(ids)} rows"),
+        Finding(
+            "nothing_set_aside",
+            aside == 0,
+            f"{aside:,} of {rows:,} rows are in quarantine",
+            {"quarantined": aside, "rows_in": rows},
+            warning=True,
+        ),
+    ]
+
+
+def failed_shard(asset: str, error: str) -> list[Finding]:
+    """Return what is found of a shard that could not be read or embedded."""
+    name = {"raw": "readable", "embeddings": "embedded"}[asset]
+    return [Finding(name, False, error)]
+
+
+def limits(people: Population) -> list[Finding]:
+    """Check how much of the data is wrong against the limits of ``validation``."""
+    dataset, wanted = people.dataset, people.dataset.config.validation
+    figures = [dataset.store.need(dataset.at("raw", shard)).figures for shard in people.shards]
+    aside = sum(int(f["quarantined"]) for f in figures)
+    rows = sum(int(f["rows_in"]) for f in figures)
+    failed = [*people.stale, *(s for s, why in people.missing.items() if why != NOT_YET)]
+    known = len(people.shards) + len(people.missing)
+    found = []
+    for name, count, of, what, limit, more in (
+        ("quarantine_within_limit", aside, rows, "rows are in quarantine",
+         wanted.quarantined_share, "see `curation quarantine`"),
+        ("shards_readable", len(failed), known, "shards could not be read",
+         wanted.failed_share, ", ".join(failed[:20])),
+    ):  # fmt: skip
+        share = count / max(of, 1)
+        told = f"{count:,} of {of:,} {what} ({share:.1%}, limit {limit:.1%})"
+        found.append(
+            Finding(
+                name,
+                count == 0,
+                f"{told}: {more}" if count else told,
+                {"share": share, "limit": limit},
+                warning=share <= limit,
+            )
+        )
+    return found
 
 
 def embeddings_findings(outcome: Outcome) -> list[Finding]:
@@ -58,12 +122,13 @@ def embeddings_findings(outcome: Outcome) -> list[Finding]:
     wrong = int((~np.isfinite(vectors).all(axis=1)).sum())
     whole = len(vectors) == outcome.artifact.manifest.row_count
     return [
+        Finding("embedded", True, "the shard was embedded"),
         Finding(
             "finite_embeddings",
             wrong == 0 and whole,
             f"{wrong} of {len(vectors)} embeddings hold NaN or infinity",
             {"rows": len(vectors), "not_finite": wrong},
-        )
+        ),
     ]
 
 
@@ -106,6 +171,7 @@ def subset_findings(frame: pl.DataFrame, outcome: Outcome, people: Population) -
             f"{leaked} of {len(held_out):,} holdout rows are in the subset",
             {"holdout_rows": len(held_out), "leaked": leaked},
         ),
+        *limits(people),
     ]
 
 

@@ -2,95 +2,133 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from curation.config import Columns
+from curation.config import Columns, Encoder
 from curation.encoders import EncoderError, RowEncoder, encoder_fingerprint, open_encoder
 from curation.encoders import train_encoder as fit_encoder
 from curation.pipeline.dataset import EMBEDDINGS, RAW, Dataset, Outcome
+from curation.pipeline.listing import Listing
 from curation.pipeline.tables import (
     EMBEDDINGS_FILE,
     QUARANTINE,
     ROWS,
-    series_hash,
-    write_parquet,
-    write_vectors,
+    ColumnHash,
+    RowWriter,
+    VectorWriter,
+    read_blocks,
 )
 from curation.pipeline.views import embeddings_view, raw_view
-from curation.sources import Shard, SourceError, to_rows
+from curation.sources import RowReader, ShardChanged
 from curation.store import Draft, Recipe, digest
 
 ENCODER = "encoder"
 ENCODER_CODE_VERSION = "1"
+PLACE = {"folder", "url", "options", "pattern", "include", "block_mib"}  # where, not what
+TRIES = 3
+ROWS_AT_A_TIME = 1 << 16
+PICTURED = 5000
 
 
-def make_raw(dataset: Dataset, shard: str) -> Outcome:
-    """Read a shard, validate its rows and write them, the rejected ones in quarantine."""
+def make_raw(dataset: Dataset, shard: str, listing: Listing | None = None) -> Outcome:
+    """Read a shard, validate its rows and write them, the rejected ones in quarantine.
+
+    A shard that is replaced while it is read is read again.
+    """
+    for attempt in range(TRIES):
+        try:
+            if listing is None or attempt:
+                listing = Listing.of(dataset)
+            return _make_raw(dataset, shard, listing)
+        except ShardChanged:
+            if attempt == TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _make_raw(dataset: Dataset, shard: str, listing: Listing) -> Outcome:
     config = dataset.config
-    source = dataset.source()
-    found = _find(source.shards(), shard, dataset.name)
+    found = listing.find(shard)
+    content = listing.content(shard)
 
     def fill(draft: Draft) -> None:
-        rows = to_rows(
-            source.read(shard),
-            columns=dataset.config.columns,
-            holdout=config.holdout,
-            dataset=dataset.name,
-            shard=shard,
+        reader = RowReader(
+            columns=config.columns, holdout=config.holdout, dataset=dataset.name, shard=shard
         )
-        accepted = rows.accepted
-        write_parquet(draft, ROWS, accepted)
-        if len(rows.quarantined):
-            rows.quarantined.write_parquet(draft.folder / QUARANTINE, compression="zstd")
-        draft.row_count = len(accepted)
-        draft.figures.update(_raw_figures(dataset.columns, accepted, len(rows.quarantined)))
-        draft.figures["origin"] = found.origin
-        raw_view(draft, dataset, accepted, shard)
+        rejected: list[pl.DataFrame] = []
+        about = _About(dataset.columns)
+        with RowWriter(draft, ROWS) as out:
+            for block in listing.source.blocks(shard):
+                rows = reader.take(block)
+                out.write(rows.accepted)
+                about.add(rows.accepted)
+                if len(rows.quarantined):
+                    rejected.append(rows.quarantined)
+        if rejected:
+            pl.concat(rejected).write_parquet(draft.folder / QUARANTINE, compression="zstd")
+        draft.row_count = reader.accepted
+        draft.figures.update(
+            rows=reader.accepted,
+            rows_in=reader.rows_in,
+            quarantined=reader.quarantined,
+            **about.figures(),
+            origin=found.origin,
+        )
+        raw_view(draft, dataset, shard)
 
-    return dataset.produce(
+    outcome = dataset.produce(
         RAW,
         shard,
         config_hash=digest(
             [
                 config.columns.model_dump(),
                 config.holdout.model_dump(),
-                config.source.model_dump(exclude={"include"}),
+                config.source.model_dump(exclude=PLACE),
             ]
         ),
-        upstream={"source": found.fingerprint},
+        upstream={"source": content},
         fill=fill,
     )
+    listing.note(shard, content)
+    return outcome
 
 
-def _find(shards: list[Shard], key: str, dataset: str) -> Shard:
-    for shard in shards:
-        if shard.key == key:
-            return shard
-    known = ", ".join(s.key for s in shards[:10]) or "none"
-    raise SourceError(
-        f"data set {dataset}: the source has no shard {key!r} (it has {len(shards)}: {known}); "
-        f"check source.include in defs.yaml, or delete the partition {key!r}"
-    )
+class _About:
+    """Figures of a shard's accepted rows, collected block by block."""
 
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self.held = 0
+        self.classes: set[str] = set()
+        self.hash = ColumnHash()
 
-def _raw_figures(columns: Columns, accepted: pl.DataFrame, quarantined: int) -> dict[str, object]:
-    figures: dict[str, object] = {
-        "rows": len(accepted),
-        "quarantined": quarantined,
-        "holdout_rows": int((accepted["split"] == "holdout").sum()),
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take in a block."""
+        self.held += int((rows["split"] == "holdout").sum())
+        if self.columns.label:
+            self.classes.update(rows[self.columns.label].unique().to_list())
         # what an embedding depends on: other columns may change without encoding again
-        "input_hash": series_hash(accepted["id"], accepted[columns.input]),
-    }
-    if columns.label:
-        figures["classes"] = accepted[columns.label].n_unique()
-    return figures
+        self.hash.add(rows["id"], rows[self.columns.input])
+
+    def figures(self) -> dict[str, object]:
+        """Return the figures."""
+        found: dict[str, object] = {
+            "holdout_rows": self.held,
+            "input_hash": self.hash.hexdigest(),
+        }
+        if self.columns.label:
+            found["classes"] = len(self.classes)
+        return found
 
 
 def make_embeddings(dataset: Dataset, shard: str) -> Outcome:
-    """Encode a shard's rows."""
+    """Encode a shard's rows, some at a time."""
     config, columns = dataset.config, dataset.columns
     raw = dataset.store.need(dataset.at(RAW, shard))
     trained = _trained_encoder(dataset) if config.encoder.type == "mlp" else None
@@ -99,33 +137,27 @@ def make_embeddings(dataset: Dataset, shard: str) -> Outcome:
         fingerprint = digest([fingerprint, trained[1]])
 
     def fill(draft: Draft) -> None:
-        needed = ["id", columns.input, *filter(None, [columns.label])]
-        rows = pl.read_parquet(raw.path(ROWS), columns=needed)
-        encoder: RowEncoder = open_encoder(config.encoder, trained=trained and trained[0])
-        matrix = np.asarray(
-            encoder.encode(rows[columns.input], label=f"encode {shard}"), dtype=np.float32
-        )
-        finite = np.isfinite(matrix).all(axis=1)
-        if not finite.all():
-            row = int(np.flatnonzero(~finite)[0])
-            raise EncoderError(
-                f"data set {dataset.name}, shard {shard}: the embedding of row {row} "
-                f"(id {rows['id'][row]!r}) is not finite; look at its {columns.input!r}"
-            )
-        write_vectors(
-            draft.folder / EMBEDDINGS_FILE, {"id": rows["id"].to_list()}, embedding=matrix
-        )
-        draft.row_count = len(matrix)
-        draft.schema = {"id": "String", "embedding": f"FixedSizeList(Float32, {matrix.shape[1]})"}
-        norms = np.linalg.norm(matrix, axis=1)
+        encoder = _encoder(config.encoder.model_dump_json(), trained and trained[0])
+        with VectorWriter(draft.folder / EMBEDDINGS_FILE, "embedding") as out:
+            for rows in read_blocks(raw.path(ROWS), ["id", columns.input], rows=ROWS_AT_A_TIME):
+                inputs = rows[columns.input]
+                matrix = np.asarray(
+                    encoder.encode(inputs, label=f"encode {shard}"), dtype=np.float32
+                )
+                _must_be_finite(matrix, rows, dataset, shard)
+                out.write(rows["id"].to_list(), matrix)
+        draft.row_count = out.rows
+        draft.schema = {"id": "String", "embedding": f"FixedSizeList(Float32, {out.width})"}
         draft.figures.update(
-            rows=len(matrix),
-            dimension=int(matrix.shape[1]),
+            rows=out.rows,
+            dimension=out.width,
             finite=True,
-            mean_norm=round(float(norms.mean()), 6) if len(norms) else 0.0,
+            mean_norm=round(out.norms / max(out.rows, 1), 6),
         )
-        labels = rows[columns.label] if columns.label else None
-        embeddings_view(draft, matrix, labels, shard)
+        labels = None
+        if columns.label:
+            labels = pl.read_parquet(raw.path(ROWS), columns=[columns.label], n_rows=PICTURED)
+        embeddings_view(draft, shard, labels, rows=PICTURED)
 
     return dataset.produce(
         EMBEDDINGS,
@@ -134,6 +166,24 @@ def make_embeddings(dataset: Dataset, shard: str) -> Outcome:
         upstream={"raw.input": str(raw.figures["input_hash"]), "encoder": fingerprint},
         fill=fill,
     )
+
+
+def _must_be_finite(
+    matrix: NDArray[np.float32], rows: pl.DataFrame, dataset: Dataset, shard: str
+) -> None:
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise EncoderError(
+            f"data set {dataset.name}, shard {shard}: the embedding of the row with the id "
+            f"{rows['id'][row]!r} is not finite; look at its {rows.columns[1]!r}"
+        )
+
+
+@lru_cache(maxsize=1)
+def _encoder(config: str, trained: Path | None) -> RowEncoder:
+    """Return an encoder; the last one stays open, so that a run of many shards loads it once."""
+    return open_encoder(Encoder.model_validate_json(config), trained=trained)
 
 
 def _trained_encoder(dataset: Dataset) -> tuple[Path, str]:
@@ -172,26 +222,35 @@ def _trained_encoder(dataset: Dataset) -> tuple[Path, str]:
 
 def _training_rows(dataset: Dataset) -> tuple[pl.DataFrame, str]:
     """Return the rows the encoder is trained on, and a hash of the shards they came from."""
-    config, columns = dataset.config, dataset.columns
-    source = dataset.source()
+    config = dataset.config
+    listing = Listing.of(dataset)
     frames: list[pl.DataFrame] = []
     used: list[str] = []
-    for shard in source.shards():
-        rows = to_rows(
-            source.read(shard.key),
-            columns=dataset.config.columns,
-            holdout=config.holdout,
-            dataset=dataset.name,
-            shard=shard.key,
-        ).accepted.filter(pl.col("split") == "train")
-        if len(rows):
-            frames.append(rows)
-            used.append(shard.fingerprint)
-        if sum(map(len, frames)) >= config.encoder.train_rows:
+    wanted = config.encoder.train_rows
+    for shard in listing.shards:
+        for rows in _train_split(dataset, listing, shard):
+            frames.append(rows.head(wanted - sum(map(len, frames))))
+            if sum(map(len, frames)) >= wanted:
+                break
+        used.append(listing.content(shard))
+        if sum(map(len, frames)) >= wanted:
             break
-    if columns.label is None or not frames:
+    if dataset.columns.label is None or not frames:
         raise EncoderError(
             f"data set {dataset.name}: encoder `mlp` is trained on labelled rows; "
             "set columns.label, or choose another encoder"
         )
-    return pl.concat(frames).head(config.encoder.train_rows), digest(used)
+    return pl.concat(frames, how="diagonal_relaxed"), digest(used)
+
+
+def _train_split(dataset: Dataset, listing: Listing, shard: str) -> Iterator[pl.DataFrame]:
+    reader = RowReader(
+        columns=dataset.config.columns,
+        holdout=dataset.config.holdout,
+        dataset=dataset.name,
+        shard=shard,
+    )
+    for block in listing.source.blocks(shard):
+        rows = reader.take(block).accepted.filter(pl.col("split") == "train")
+        if len(rows):
+            yield rows

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from curation.locks import dataset_lock
 from curation.pipeline.automation import range_tags, register
 from curation.pipeline.component import dataset_definitions
-from curation.pipeline.dataset import ASSETS, Dataset, project_root, store_root
+from curation.pipeline.dataset import ASSETS, EMBEDDINGS, RAW, Dataset, project_root, store_root
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -44,7 +45,21 @@ class AssetResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of a run."""
+    """What became of a run.
+
+    Attributes
+    ----------
+    success
+        Whether every asset is there and up to date, those of shards that failed aside.
+    run_id, seconds
+        Dagster's id of the run, and its wall time.
+    assets
+        What became of each.
+    new_shards, gone_shards
+        Shards that were registered, and that were removed.
+    failed_shards
+        Shards that could not be read or embedded, and why.
+    """
 
     success: bool
     run_id: str
@@ -52,6 +67,7 @@ class RunResult:
     assets: list[AssetResult]
     new_shards: tuple[str, ...]
     gone_shards: tuple[str, ...]
+    failed_shards: dict[str, str]
 
 
 def dagster_home() -> Path:
@@ -78,13 +94,20 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def run(dataset: Dataset, instance: dg.DagsterInstance) -> RunResult:
-    """Bring every asset of a data set up to date, in this process.
+    """Bring every asset of a data set up to date, in this process, with the data set's lock.
 
     Raises
     ------
     curation.sources.SourceError
         If the source is missing or holds no shard.
+    curation.locks.LockTimeout
+        If another process curates the data set for an hour.
     """
+    with dataset_lock(dataset.store.root, dataset.name, owner=f"run of {dataset.name}"):
+        return _run(dataset, instance)
+
+
+def _run(dataset: Dataset, instance: dg.DagsterInstance) -> RunResult:
     from curation.sources import SourceError
 
     began = time.monotonic()
@@ -111,6 +134,12 @@ def run(dataset: Dataset, instance: dg.DagsterInstance) -> RunResult:
         assets=made,
         new_shards=shards.new,
         gone_shards=shards.gone,
+        failed_shards={
+            shard: mark.reason
+            for asset in (RAW, EMBEDDINGS)
+            for shard, mark in dataset.store.failed(dataset.name, asset).items()
+            if shard in keys
+        },
     )
 
 
@@ -124,7 +153,7 @@ def _asset_result(dataset: Dataset, result: dg.ExecuteInProcessResult, asset: st
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
             entry = materialization.metadata.get("status")
-            if entry is not None:
+            if entry is not None and not str(entry.value).startswith("failed"):
                 status[materialization.partition] = str(entry.value).startswith("unchanged")
         elif event.is_step_failure:
             error = _message(event)

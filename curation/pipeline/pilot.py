@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from curation.encoders import locate_weights
 from curation.models import fit_pilot, fit_text_classifier, load_pilot, load_text_classifier
 from curation.pipeline.dataset import PILOT_MODEL, Dataset, Outcome
 from curation.pipeline.population import Population, population
+from curation.pipeline.recipes import pilot_recipe
 from curation.pipeline.tables import write_parquet
 from curation.sampling import sample_size
 from curation.selection import resolve_budget
 from curation.sources import stored_name
-from curation.store import Artifact, Draft, StoreError, digest
+from curation.store import Artifact, Draft, StoreError
 
 PILOT_ROWS = "pilot.parquet"
 PILOT = "pilot"
@@ -61,9 +63,20 @@ def pilot_rows(people: Population, *, seed: int) -> NDArray[np.int64]:
 
 
 def make_pilot_model(dataset: Dataset) -> Outcome:
-    """Train the model whose score is asked for, on a uniform share of the budget."""
+    """Train the model whose score is asked for, on a uniform share of the budget.
+
+    One that was trained before is kept while the fit it belongs to serves (see
+    :mod:`curation.pipeline.refit`).
+    """
+    from curation.pipeline.refit import decide_pilot
+
+    began = time.monotonic()
     config = dataset.config
     people = population(dataset)
+    decision = decide_pilot(dataset, people)
+    if not decision.refit:
+        kept = dataset.store.need(dataset.at(PILOT_MODEL))
+        return Outcome(kept, True, time.monotonic() - began, decision.told)
     seed = config.selection.seed
 
     def fill(draft: Draft) -> None:
@@ -78,20 +91,19 @@ def make_pilot_model(dataset: Dataset) -> Outcome:
             folder.mkdir()
             fit_score_model(people, chosen, seed=seed).save(folder)
 
-    return dataset.produce(
-        PILOT_MODEL,
-        None,
-        config_hash=digest(
-            [
-                config.score.model_dump(),
-                config.selection.model_dump(include={"budget", "fraction", "epsilon", "delta"}),
-                config.encoder.max_length,
-            ]
-        ),
-        upstream={"population": people.content_hash},
-        fill=fill,
-        seed=seed,
-    )
+    recipe = pilot_recipe(people)
+    recipe["upstream"] |= {"population": people.content_hash}
+    return dataset.produce(PILOT_MODEL, None, **recipe, fill=fill, told=decision.told)
+
+
+def pilot_in(people: Population) -> NDArray[np.int64]:
+    """Return the pilot's rows as indices into the population."""
+    dataset = people.dataset
+    artifact = dataset.store.need(dataset.at(PILOT_MODEL))
+    if artifact.figures["model"] == "column":
+        return np.empty(0, dtype=np.int64)
+    wanted = pl.read_parquet(artifact.path(PILOT_ROWS))["id"]
+    return np.flatnonzero(people.ids.is_in(wanted.implode()).to_numpy()).astype(np.int64)
 
 
 def fit_score_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +17,7 @@ from curation.sources import stored_name
 from curation.store import Artifact, StoreError, digest
 
 MIB = 2**20
+NOT_YET = "not embedded yet"
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,18 @@ class Population:
         (n,) classes as strings, targets as float64, or None.
     groups
         (n,) groups as strings where the settings need them, else None.
-    repeats
-        Rows left out because an earlier shard, or the holdout, has the same id.
+    left_out
+        Rows that are not in it because an earlier shard, or the holdout, has the same id: ``shard,
+        row, field, reason, value``.
     missing
-        Shards the source has that are not embedded yet.
+        Shards the source has whose rows are not there, each with the reason.
+    stale
+        Shards that have changed and could not be read again, each with the reason: the rows of
+        their last good version are used.
+    encoder
+        What made the embeddings.
+    hashes
+        By shard: hash of its rows and their embeddings.
     content_hash
         Hash of what the rows and their embeddings are.
     """
@@ -54,12 +63,20 @@ class Population:
     ids: pl.Series
     labels: NDArray[np.generic] | None
     groups: NDArray[np.str_] | None
-    repeats: int
-    missing: tuple[str, ...]
+    left_out: pl.DataFrame
+    missing: Mapping[str, str]
+    stale: Mapping[str, str]
+    encoder: str
+    hashes: Mapping[str, str]
     content_hash: str
 
     def __len__(self) -> int:
         return len(self.position)
+
+    @property
+    def repeats(self) -> int:
+        """Rows left out because an earlier shard, or the holdout, has the same id."""
+        return len(self.left_out)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -131,32 +148,94 @@ def population(dataset: Dataset, *, split: str = "train") -> Population:
     Raises
     ------
     StoreError
-        If no shard is embedded, an embedding does not belong to its raw rows, or no row is left.
+        If no shard is embedded, an embedding does not belong to its raw rows, embeddings come from
+        different encoders, or no row is left.
     """
     known = [s.key for s in dataset.source().shards()]
+    failed = {
+        asset: {k: f.reason for k, f in dataset.store.failed(dataset.name, asset).items()}
+        for asset in (RAW, EMBEDDINGS)
+    }
     embedded = set(dataset.store.shards(dataset.name, EMBEDDINGS))
-    shards = tuple(s for s in sorted(known) if s in embedded)
-    missing = tuple(s for s in sorted(known) if s not in embedded)
-    if not shards:
+    there: dict[str, tuple[Artifact, Artifact]] = {}
+    missing: dict[str, str] = {}
+    for shard in known:
+        why = failed[EMBEDDINGS].get(shard) or failed[RAW].get(shard) or NOT_YET
+        if shard in embedded:
+            pair = _pair(dataset, shard, may_differ=shard in failed[EMBEDDINGS])
+            if pair is not None:
+                there[shard] = pair
+                continue
+        missing[shard] = why
+    if not there:
+        told = "".join(f"\n- {shard}: {why}" for shard, why in list(missing.items())[:5])
         raise StoreError(
             f"data set {dataset.name}: none of its {len(known)} shards is embedded; "
-            f"materialize raw and embeddings first (curation run {dataset.name})"
+            f"materialize raw and embeddings first (curation run {dataset.name}){told}"
         )
-    hashes = []
-    for shard in shards:
-        raw = raw_artifact(dataset, shard)
-        embeddings = dataset.store.need(dataset.at(EMBEDDINGS, shard))
-        embeddings.require(
-            upstream={"raw.input": str(raw.figures["input_hash"])},
-            remedy=f"materialize embeddings of shard {shard} again",
+    return _load(
+        dataset,
+        tuple(there),
+        _frozen(missing),
+        _frozen({k: why for k, why in failed[RAW].items() if k in there}),
+        _encoder_of(dataset, {k: pair[1] for k, pair in there.items()}),
+        tuple(digest([a.content_hash, b.content_hash]) for a, b in there.values()),
+        split,
+    )
+
+
+def shard_population(dataset: Dataset, shard: str) -> Population:
+    """Return the training rows of one shard, those included that another shard repeats."""
+    dataset.store.need(dataset.at(EMBEDDINGS, shard))
+    pair = _pair(dataset, shard, may_differ=False)
+    assert pair is not None  # noqa: S101
+    hashes = (digest([pair[0].content_hash, pair[1].content_hash]),)
+    encoder = _encoder_of(dataset, {shard: pair[1]})
+    return _load.__wrapped__(dataset, (shard,), (), (), encoder, hashes, "train", empty=True)
+
+
+def _pair(dataset: Dataset, shard: str, *, may_differ: bool) -> tuple[Artifact, Artifact] | None:
+    """Return a shard's rows and embeddings; None where these are of older rows and may be."""
+    raw = raw_artifact(dataset, shard)
+    embeddings = dataset.store.need(dataset.at(EMBEDDINGS, shard))
+    wanted = str(raw.figures["input_hash"])
+    if may_differ and embeddings.manifest.recipe["upstream"].get("raw.input") != wanted:
+        return None
+    embeddings.require(
+        upstream={"raw.input": wanted}, remedy=f"materialize embeddings of shard {shard} again"
+    )
+    return raw, embeddings
+
+
+def _encoder_of(dataset: Dataset, embeddings: Mapping[str, Artifact]) -> str:
+    """Return what made the embeddings; all of them must come from one encoder."""
+    found: dict[str, str] = {}
+    for shard, artifact in embeddings.items():
+        found.setdefault(str(artifact.manifest.recipe["upstream"]["encoder"]), shard)
+    if len(found) > 1:
+        one, other = list(found.values())[:2]
+        raise StoreError(
+            f"data set {dataset.name}: the embeddings of shards {one} and {other} come from "
+            "different encoders; materialize embeddings of all shards again"
         )
-        hashes.append((shard, raw.content_hash, embeddings.content_hash))
-    return _load(dataset, shards, missing, digest(hashes), split)
+    return next(iter(found))
+
+
+def _frozen(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(values.items())
 
 
 @lru_cache(maxsize=4)
 def _load(
-    dataset: Dataset, shards: tuple[str, ...], missing: tuple[str, ...], content: str, split: str
+    dataset: Dataset,
+    shards: tuple[str, ...],
+    missing: tuple[tuple[str, str], ...],
+    stale: tuple[tuple[str, str], ...],
+    encoder: str,
+    hashes: tuple[str, ...],
+    split: str,
+    *,
+    empty: bool = False,
 ) -> Population:
     columns = dataset.columns
     label = columns.label or columns.target
@@ -167,8 +246,10 @@ def _load(
     for index, shard in enumerate(shards):
         table = pl.read_parquet(
             raw_artifact(dataset, shard).path(ROWS),
-            columns=["id", "split", *dict.fromkeys(filter(None, [label, group]))],
+            columns=["id", "row", "split", *dict.fromkeys(filter(None, [label, group]))],
         )
+        if group is not None:  # its type may differ from shard to shard
+            table = table.with_columns(pl.col(group).cast(pl.String))
         frames.append(
             table.with_columns(
                 pl.lit(index, dtype=pl.Int32).alias("_shard"),
@@ -178,15 +259,11 @@ def _load(
     table = pl.concat(frames)
     every = table.filter(pl.col("split") == split)
     rows = every.unique(subset="id", keep="first", maintain_order=True)
+    held = table.filter(pl.col("split") != split).select("id")
     if split == "train":
         # a row that is also in the holdout (by its id) must never be trained on
-        rows = rows.join(
-            table.filter(pl.col("split") != "train").select("id"),
-            on="id",
-            how="anti",
-            maintain_order="left",
-        )
-    if len(rows) == 0:
+        rows = rows.join(held, on="id", how="anti", maintain_order="left")
+    if len(rows) == 0 and not empty:
         raise StoreError(
             f"data set {dataset.name}: no {split} rows in its {len(shards)} shards; "
             "look at `holdout` in defs.yaml and at the quarantined rows"
@@ -203,12 +280,40 @@ def _load(
         ids=rows["id"],
         labels=labels,
         groups=None if group is None else _text(rows[group]),
-        repeats=len(every) - len(rows),
-        missing=missing,
-        content_hash=content,
+        left_out=_left_out(every, rows, held, shards),
+        missing=dict(missing),
+        stale=dict(stale),
+        encoder=encoder,
+        hashes=dict(zip(shards, hashes, strict=True)),
+        content_hash=digest(list(zip(shards, hashes, strict=True))),
+    )
+
+
+def _left_out(
+    every: pl.DataFrame, rows: pl.DataFrame, held: pl.DataFrame, shards: tuple[str, ...]
+) -> pl.DataFrame:
+    """Return the rows of `every` that are not among `rows`, with the reason."""
+    place = ["_shard", "_position"]
+    out = every.join(rows.select(place), on=place, how="anti", maintain_order="left")
+    first = rows.select("id", pl.col("_shard").alias("_first"))
+    out = out.join(first, on="id", how="left", maintain_order="left")
+    names = pl.Series("shard", list(shards), dtype=pl.String)
+    earlier = names.gather(out["_first"].fill_null(0)) if len(out) else names.head(0)
+    return pl.DataFrame(
+        {
+            "shard": names.gather(out["_shard"]),
+            "row": out["row"],
+            "field": pl.Series(["id"] * len(out), dtype=pl.String),
+            "reason": pl.select(
+                pl.when(out["_first"].is_null())
+                .then(pl.lit("the holdout has the same id"))
+                .otherwise(pl.lit("same id as a row of shard ") + earlier)
+            ).to_series(),
+            "value": out["id"],
+        }
     )
 
 
 def _text(values: pl.Series) -> NDArray[np.str_]:
     """Return values as text; those that are missing are a group of their own."""
-    return values.cast(pl.String).fill_null("(none)").to_numpy().astype(np.str_)
+    return values.fill_null("(none)").to_numpy().astype(np.str_)

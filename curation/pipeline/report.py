@@ -17,10 +17,11 @@ from curation.pipeline.dataset import (
     Dataset,
     Outcome,
 )
+from curation.pipeline.population import population
 from curation.pipeline.tables import SUBSET
 from curation.pipeline.views import TITLES, views_of
 from curation.reporting.page import Figure, ReportData, Table, render
-from curation.store import Artifact, Draft
+from curation.store import Artifact, Draft, digest
 
 PAGE = "report.html"
 EXAMPLES = 12
@@ -35,8 +36,11 @@ def make_report(dataset: Dataset) -> Outcome:
         upstream={SELECTED_SUBSET: subset.content_hash}, remedy="materialize evaluation_model again"
     )
 
+    people = population(dataset)
+    absent = {"missing": dict(people.missing), "stale": dict(people.stale)}
+
     def fill(draft: Draft) -> None:
-        page = render(_data(dataset, centroids, subset, evaluation))
+        page = render(_data(dataset, centroids, subset, evaluation, absent))
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
         draft.row_count = subset.manifest.row_count
 
@@ -48,6 +52,7 @@ def make_report(dataset: Dataset) -> Outcome:
             CENTROIDS: centroids.content_hash,
             SELECTED_SUBSET: subset.content_hash,
             EVALUATION_MODEL: evaluation.content_hash,
+            "shards": digest(absent),
         },
         fill=fill,
     )
@@ -100,7 +105,11 @@ def _half_width(estimate: dict[str, Any]) -> str:
 
 
 def _data(
-    dataset: Dataset, centroids: Artifact, subset: Artifact, evaluation: Artifact
+    dataset: Dataset,
+    centroids: Artifact,
+    subset: Artifact,
+    evaluation: Artifact,
+    absent: dict[str, dict[str, str]],
 ) -> ReportData:
     chosen = subset.figures
     figures = [
@@ -112,13 +121,59 @@ def _data(
         dataset=dataset.name,
         headline=headline(subset, evaluation),
         figures=figures,
-        tables=[*_result_tables(evaluation), _draw_table(subset), _stage_table(dataset)],
+        tables=[
+            *_shard_tables(absent),
+            *_change_tables(subset),
+            *_result_tables(evaluation),
+            _draw_table(subset),
+            _stage_table(dataset),
+        ],
         examples=_examples(dataset, subset),
-        notes=_notes(dataset, subset, centroids),
+        notes=_notes(dataset, subset, absent),
         generated=evaluation.manifest.created,
         summary=f"{chosen['distinct_rows']:,} of {chosen['rows']:,} rows, chosen by asking the "
         f"pilot model for {chosen['queries']:,} scores, with weights that let them stand for all.",
     )
+
+
+def _shard_tables(absent: dict[str, dict[str, str]]) -> list[Table]:
+    """Return a table of the shards that are not as they should be, if there are any."""
+    rows = [[shard, "not represented", why] for shard, why in absent["missing"].items()]
+    rows += [[shard, "its last good rows are used", why] for shard, why in absent["stale"].items()]
+    if not rows:
+        return []
+    return [
+        Table(
+            title="Shards that need attention",
+            caption="All others were read and embedded.",
+            headers=["shard", "what it means", "reason"],
+            rows=rows,
+        )
+    ]
+
+
+def _change_tables(subset: Artifact) -> list[Table]:
+    """Return what changed since the subset that was published before."""
+    changes = subset.figures["changes"]
+    if changes["against"] is None:
+        return []
+    rows = [["kept", f"{changes['kept']:,}", "drawn again"]]
+    for what in ("added", "removed"):
+        for why, count in sorted(changes[f"{what}_because"].items(), key=lambda one: -one[1]):
+            rows.append([what, f"{count:,}", why])
+    for what in ("new", "changed", "gone"):
+        if changes[f"shards_{what}"]:
+            rows.append([f"shards {what}", "", ", ".join(changes[f"shards_{what}"])])
+    if changes["refit"]:
+        rows.append(["clusters", "", "fitted anew"])
+    return [
+        Table(
+            title="Since the subset published before",
+            caption=f"Compared with version {changes['against']}; `curation history` has them all.",
+            headers=["", "rows", "why"],
+            rows=rows,
+        )
+    ]
 
 
 def _result_tables(evaluation: Artifact) -> list[Table]:
@@ -224,16 +279,19 @@ def _examples(dataset: Dataset, subset: Artifact) -> list[dict[str, str]]:
     ]
 
 
-def _notes(dataset: Dataset, subset: Artifact, centroids: Artifact) -> list[str]:
+def _notes(dataset: Dataset, subset: Artifact, absent: dict[str, dict[str, str]]) -> list[str]:
     notes = [
         "Weights are Horvitz-Thompson weights given the pilot: weighted totals over the subset are "
         "unbiased for totals over all training rows. Pilot rows stand for themselves.",
         "The certificate holds for independent draws; draws that stratify are usually more "
         "precise, and their intervals come from differences within strata or along the order.",
     ]
-    missing = centroids.figures["missing_shards"]
-    if missing:
-        notes.append(f"Shards that are not embedded and so not represented: {', '.join(missing)}.")
+    if absent["missing"]:
+        names = ", ".join(absent["missing"])
+        notes.append(f"Shards that are not there and so not represented: {names}.")
+    if absent["stale"]:
+        names = ", ".join(absent["stale"])
+        notes.append(f"Shards that changed and can't be read; their last good rows stay: {names}.")
     aside = sum(
         int(found.figures["quarantined"])
         for shard in dataset.store.shards(dataset.name, RAW)
@@ -241,8 +299,8 @@ def _notes(dataset: Dataset, subset: Artifact, centroids: Artifact) -> list[str]
     )
     if aside:
         notes.append(
-            f"{aside:,} rows were set aside when the shards were read; quarantine.parquet beside "
-            "each shard's rows has row number, field and reason."
+            f"{aside:,} rows were set aside when the shards were read; `curation quarantine "
+            f"{dataset.name}` lists them with row number, field and reason."
         )
     if subset.figures["repeats"]:
         notes.append(

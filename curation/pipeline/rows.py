@@ -28,11 +28,14 @@ class PeopleTable:
         What is clustered.
     only
         Indices into the population, sorted; None for all rows.
+    like
+        Labels of the rows of an earlier fit, whose classes and unit are kept.
     """
 
     people: Population
     mapping: SpaceMap
     only: Rows | None = None
+    like: Labels | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -47,7 +50,7 @@ class PeopleTable:
     def labels(self) -> Labels | None:
         """Classes or standardised numbers of the whole population."""
         known = self.people.labels
-        return None if known is None else read_labels(known, len(self.people))
+        return None if known is None else read_labels(known, len(self.people), like=self.like)
 
     def blocks(self) -> Iterator[tuple[slice, View]]:
         """Yield the rows in order, as many at a time as `clusters.block_mib` allows."""

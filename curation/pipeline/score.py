@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.pilot import budget_of, load_score_model, query_scores
-from curation.pipeline.population import Population, population
+from curation.pipeline.population import Population, population, shard_population
+from curation.pipeline.recipes import centroids_recipe
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.spaces import SpaceMap, space_map, space_settings
 from curation.pipeline.tables import (
@@ -34,6 +36,7 @@ from curation.pipeline.tables import (
 from curation.pipeline.views import centroids_view, scores_view
 from curation.selection import (
     Fitted,
+    Labels,
     PerRow,
     Settings,
     assign,
@@ -44,11 +47,12 @@ from curation.selection import (
     resolve_k,
     to_parts,
 )
-from curation.store import Artifact, Draft, StoreError, digest
+from curation.store import Artifact, Draft, StoreError
 
 CENTROIDS_FILE = "centroids.arrow"
 LEARNED = "learned.safetensors"
 SPACE = "space.json"
+FITTED_ON = "fitted_on.json"
 
 
 @dataclass(frozen=True)
@@ -95,37 +99,30 @@ def cluster(people: Population, model: Any, *, seed: int) -> Clustered:
 
 
 def make_centroids(dataset: Dataset) -> Outcome:
-    """Fit centroids on a sample, find the medoids in one pass, and learn from the scores there."""
-    config = dataset.config
+    """Fit centroids on a sample, find the medoids in one pass, and learn from the scores there.
+
+    Those of before are kept while they serve (see :mod:`curation.pipeline.refit`).
+    """
+    from curation.pipeline.refit import decide_centroids
+
+    began = time.monotonic()
     people = population(dataset)
     pilot = dataset.store.need(dataset.at(PILOT_MODEL))
-    pilot.require(
-        upstream={"population": people.content_hash}, remedy="materialize pilot_model again"
-    )
-    seed = config.selection.seed
+    decision = decide_centroids(dataset, people, pilot)
+    if not decision.refit:
+        kept = dataset.store.need(dataset.at(CENTROIDS))
+        return Outcome(kept, True, time.monotonic() - began, decision.told)
+    pilot.require(upstream={"encoder": people.encoder}, remedy="materialize pilot_model again")
+    recipe = centroids_recipe(people, pilot)
+    recipe["upstream"] |= {"population": people.content_hash}
 
     def fill(draft: Draft) -> None:
-        found = cluster(people, load_score_model(pilot), seed=seed)
+        found = cluster(people, load_score_model(pilot), seed=recipe["seed"])
         _write_centroids(draft, people, found)
         clusters = found.fitted.clusters
         centroids_view(draft, clusters.sizes, clusters.medoid_cost)
 
-    return dataset.produce(
-        CENTROIDS,
-        None,
-        config_hash=digest(
-            [
-                config.clusters.model_dump(exclude={"block_mib"}),
-                config.score.model_dump(),
-                config.selection.model_dump(
-                    include={"budget", "fraction", "epsilon", "delta", "design", "mix"}
-                ),
-            ]
-        ),
-        upstream={"population": people.content_hash, PILOT_MODEL: pilot.content_hash},
-        fill=fill,
-        seed=seed,
-    )
+    return dataset.produce(CENTROIDS, None, **recipe, fill=fill, told=decision.told)
 
 
 def _write_centroids(draft: Draft, people: Population, found: Clustered) -> None:
@@ -152,6 +149,7 @@ def _write_centroids(draft: Draft, people: Population, found: Clustered) -> None
     write_arrays(draft.folder / LEARNED, arrays)
     mapping = found.table.mapping
     write_json(draft.folder / SPACE, {"space": mapping.settings, "learned": values})
+    write_json(draft.folder / FITTED_ON, FittedOn.of(people, found).to_json())
     smooth = fitted.smoothness
     draft.row_count = k
     draft.figures.update(
@@ -160,6 +158,7 @@ def _write_centroids(draft: Draft, people: Population, found: Clustered) -> None
         queries=fitted.queries,
         repeats=people.repeats,
         missing_shards=list(people.missing),
+        stale_shards=list(people.stale),
         shards=len(people.shards),
         cost=float(summary.centroid_cost.sum()),
         medoid_cost=float(summary.medoid_cost.sum()),
@@ -175,6 +174,64 @@ def _write_centroids(draft: Draft, people: Population, found: Clustered) -> None
 
 
 @dataclass(frozen=True)
+class FittedOn:
+    """The rows a fit was made on.
+
+    Attributes
+    ----------
+    rows
+        How many.
+    hashes
+        Of the rows and embeddings of each of their shards.
+    cost_per_row
+        Mean squared distance to the centroid.
+    classes, centre, spread
+        Classes, or what numbers were standardised by.
+    """
+
+    rows: int
+    hashes: tuple[str, ...]
+    cost_per_row: float
+    classes: tuple[str, ...]
+    centre: float
+    spread: float
+
+    @classmethod
+    def of(cls, people: Population, found: Clustered) -> FittedOn:
+        """Return what is kept of the rows a clustering was made of."""
+        known = found.table.labels
+        clusters = found.fitted.clusters
+        return cls(
+            rows=len(people),
+            hashes=tuple(sorted(people.hashes.values())),
+            cost_per_row=float(clusters.centroid_cost.sum() / clusters.sizes.sum()),
+            classes=() if known is None else known.classes,
+            centre=0.0 if known is None else known.centre,
+            spread=1.0 if known is None else known.spread,
+        )
+
+    @property
+    def labels(self) -> Labels:
+        """Classes and unit, as :func:`curation.selection.read_labels` takes them."""
+        none = np.empty(0)
+        return Labels(self.classes, none.astype(np.int64), none, self.centre, self.spread)
+
+    def lacks(self, people: Population, shard: str) -> bool:
+        """Whether a shard came, or changed, since."""
+        return people.hashes[shard] not in self.hashes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FittedOn:
+        """Return what :meth:`to_json` wrote."""
+        lists = {name: tuple(value[name]) for name in ("hashes", "classes")}
+        return cls(**{**value, **lists})
+
+
+@dataclass(frozen=True)
 class Centroids:
     """The centroids as they were stored."""
 
@@ -182,6 +239,7 @@ class Centroids:
     table: pl.DataFrame
     mapping: SpaceMap
     fitted: Fitted
+    fitted_on: FittedOn
 
     @classmethod
     def load(cls, dataset: Dataset) -> Centroids:
@@ -200,7 +258,21 @@ class Centroids:
             ["cluster", "medoid_id", "medoid_shard", "size", "rank", "constant", "medoid_score"],
         )
         fitted = from_parts(read_arrays(artifact.path(LEARNED)), stored["learned"])
-        return cls(artifact, table, space_map(stored["space"], model), fitted)
+        about = FittedOn.from_json(read_json(artifact.path(FITTED_ON)))
+        return cls(artifact, table, space_map(stored["space"], model), fitted, about)
+
+    def medoids_in(self, people: Population) -> NDArray[np.int64]:
+        """Return (k,) the medoids' rows as indices into a population; -1 where they are gone."""
+        index = pl.DataFrame({"medoid_id": people.ids, "_row": np.arange(len(people))})
+        found = self.table.select("medoid_id").join(
+            index, on="medoid_id", how="left", maintain_order="left"
+        )
+        return found["_row"].fill_null(-1).to_numpy()
+
+    def fitted_for(self, people: Population) -> Fitted:
+        """Return what was learned, its medoids as indices into a population."""
+        clusters = replace(self.fitted.clusters, medoid_rows=self.medoids_in(people))
+        return replace(self.fitted, clusters=clusters)
 
     @property
     def centroids(self) -> NDArray[np.float32]:
@@ -213,43 +285,39 @@ class Centroids:
         return read_vectors(self.artifact.path(CENTROIDS_FILE), "medoid")
 
 
-def make_sensitivity_scores(dataset: Dataset, shard: str) -> Outcome:
-    """Score the training rows of a shard: the proxy plus the constant times the distance."""
-    people = population(dataset)
-    centroids = Centroids.load(dataset)
-    if shard not in people.shards:
+def make_sensitivity_scores(
+    dataset: Dataset, shard: str, centroids: Centroids | None = None
+) -> Outcome:
+    """Score the training rows of a shard: the proxy plus the constant times the distance.
+
+    Rows that another shard or the holdout repeats are scored as well: whether a row is a repeat
+    depends on the other shards, and scores are to stay when these change.
+    """
+    centroids = centroids or Centroids.load(dataset)
+    people = shard_population(dataset, shard)
+    unknown = set(people.classes) - set(centroids.fitted_on.classes or people.classes)
+    if unknown:
         raise StoreError(
-            f"data set {dataset.name}: shard {shard} is not embedded; "
-            f"materialize raw and embeddings of {shard} first"
+            f"data set {dataset.name}, shard {shard}: class {sorted(unknown)[0]!r} was not there "
+            "when the centroids were fitted; materialize pilot_model and centroids again"
         )
 
     def fill(draft: Draft) -> None:
-        frame = score_rows(people, people.of_shard(shard), centroids)
+        frame = score_rows(people, centroids)
         write_parquet(draft, SCORES, frame)
         draft.row_count = len(frame)
         draft.figures.update(
             rows=len(frame),
-            holdout_or_repeated=raw_rows(dataset, shard) - len(frame),
+            holdout_rows=raw_rows(dataset, shard) - len(frame),
             total_score=float(frame["score"].sum()),
         )
         scores_view(draft, frame["score"].to_numpy(), shard)
 
-    shard_hash = digest(
-        [
-            dataset.store.need(dataset.at("raw", shard)).content_hash,
-            dataset.store.need(dataset.at("embeddings", shard)).content_hash,
-        ]
-    )
     return dataset.produce(
         SENSITIVITY_SCORES,
         shard,
         config_hash="",
-        # `population`: whether a row is a repeat depends on the shards before
-        upstream={
-            "shard": shard_hash,
-            "population": people.content_hash,
-            CENTROIDS: centroids.artifact.content_hash,
-        },
+        upstream={"shard": people.hashes[shard], CENTROIDS: centroids.artifact.content_hash},
         fill=fill,
     )
 
@@ -264,13 +332,14 @@ def rows_of(found: Clustered) -> PerRow:
     return measure(found.fitted, found.table, found.cluster)
 
 
-def score_rows(people: Population, rows: NDArray[np.int64], centroids: Centroids) -> pl.DataFrame:
+def score_rows(people: Population, centroids: Centroids) -> pl.DataFrame:
     """Assign and score rows, in blocks."""
-    table = PeopleTable(people, centroids.mapping, rows)
+    table = PeopleTable(people, centroids.mapping, like=centroids.fitted_on.labels)
     found = measure(centroids.fitted, table, assign(centroids.fitted, table))
     return pl.DataFrame(
         {
-            "id": people.ids[rows],
+            "id": people.ids,
+            "position": people.position,
             "cluster": found.cluster,
             "distance": found.distance,
             "proxy": found.proxy,

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from curation import sampling
+from curation.pipeline.changes import SHARDS, what_changed
 from curation.pipeline.chosen import Chosen, Part, choose
 from curation.pipeline.dataset import (
     PILOT_MODEL,
@@ -19,14 +20,15 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.findings import Finding, subset_findings
-from curation.pipeline.pilot import PILOT_ROWS, budget_of, load_score_model, query_scores
+from curation.pipeline.pilot import budget_of, load_score_model, pilot_in, query_scores
 from curation.pipeline.population import Population, population
 from curation.pipeline.rounds import choose_in_rounds
 from curation.pipeline.score import Centroids
-from curation.pipeline.tables import SCORES, SUBSET, write_parquet
+from curation.pipeline.strata import STRATA, kept_strata
+from curation.pipeline.tables import LEFT_OUT, SCORES, SUBSET, write_json, write_parquet
 from curation.pipeline.views import subset_view
-from curation.selection import Fitted, PerRow, law_of
-from curation.store import Draft, StoreError, digest
+from curation.selection import Borders, Fitted, PerRow, law_of
+from curation.store import Draft, digest
 
 OWN_COLUMNS = (
     "id",
@@ -49,53 +51,44 @@ def draw_subset(
     model: Any,
     *,
     seed: int,
+    borders: Borders | None = None,
 ) -> Chosen:
     """Draw a subset in one go or in rounds, as the data set's settings say.
 
-    Parameters are those of :func:`curation.pipeline.rounds.choose_in_rounds`.
+    Parameters are those of :func:`curation.pipeline.rounds.choose_in_rounds`, and the borders of
+    strata that are kept.
     """
     if people.dataset.config.score.rounds > 1:
         return choose_in_rounds(people, fitted, scored, pilot, model, seed=seed)
-    return choose(people, fitted, scored, pilot, seed=seed)
+    return choose(people, fitted, scored, pilot, seed=seed, borders=borders)
 
 
 def load_scored(people: Population, centroids: Centroids) -> tuple[PerRow, str]:
     """Read all shards' scores; return them and a hash of what was read."""
     dataset = people.dataset
-    frames, hashes = [], []
-    for shard in people.shards:
+    hashes = []
+    cluster = np.empty(len(people), dtype=np.int32)
+    distance, proxy = np.empty(len(people)), np.empty(len(people))
+    for index, shard in enumerate(people.shards):
         artifact = dataset.store.need(dataset.at(SENSITIVITY_SCORES, shard))
         artifact.require(
             upstream={
                 "centroids": centroids.artifact.content_hash,
-                "population": people.content_hash,
+                "shard": people.hashes[shard],
             },
             remedy=f"materialize sensitivity_scores of shard {shard} again",
         )
         hashes.append(artifact.content_hash)
-        frames.append(
-            pl.read_parquet(artifact.path(SCORES), columns=["cluster", "distance", "proxy"])
+        table = pl.read_parquet(
+            artifact.path(SCORES), columns=["position", "cluster", "distance", "proxy"]
         )
-    table = pl.concat(frames)
-    if len(table) != len(people):
-        raise StoreError(
-            f"data set {dataset.name}: {len(table):,} rows have scores, {len(people):,} are up for "
-            "selection; materialize sensitivity_scores of all shards again"
-        )
-    scored = PerRow(
-        table["cluster"].to_numpy(), table["distance"].to_numpy(), table["proxy"].to_numpy()
-    )
-    return scored, digest(hashes)
-
-
-def pilot_in(people: Population) -> NDArray[np.int64]:
-    """Return the pilot's rows as indices into the population."""
-    dataset = people.dataset
-    artifact = dataset.store.need(dataset.at(PILOT_MODEL))
-    if artifact.figures["model"] == "column":
-        return np.empty(0, dtype=np.int64)
-    wanted = set(pl.read_parquet(artifact.path(PILOT_ROWS))["id"].to_list())
-    return np.flatnonzero(people.ids.is_in(list(wanted)).to_numpy()).astype(np.int64)
+        start, stop = np.searchsorted(people.shard, [index, index + 1])
+        # both are sorted; rows that another shard repeats have scores and are left out
+        at = np.searchsorted(table["position"].to_numpy(), people.position[start:stop])
+        cluster[start:stop] = table["cluster"].to_numpy()[at]
+        distance[start:stop] = table["distance"].to_numpy()[at]
+        proxy[start:stop] = table["proxy"].to_numpy()[at]
+    return PerRow(cluster, distance, proxy), digest(hashes)
 
 
 def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
@@ -116,15 +109,24 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     )
     scored, scores_hash = load_scored(people, centroids)
     seed = dataset.config.selection.seed
+    fitted, pilot = centroids.fitted_for(people), pilot_in(people)
+
+    def draw(borders: Borders | None = None) -> Chosen:
+        model = load_score_model(pilot_model)
+        return draw_subset(people, fitted, scored, pilot, model, seed=seed, borders=borders)
+
+    draws = budget_of(dataset, len(people)) - len(pilot)
+    borders, strata_hash = kept_strata(dataset, centroids.artifact, draws, draw)
 
     def fill(draft: Draft) -> None:
-        pilot = pilot_in(people)
-        model = load_score_model(pilot_model)
-        chosen = draw_subset(people, centroids.fitted, scored, pilot, model, seed=seed)
-        frame = _frame(people, chosen, centroids.fitted, scored)
+        chosen = draw(borders)
+        frame = _frame(people, chosen, fitted, scored)
         write_parquet(draft, SUBSET, frame)
+        people.left_out.write_parquet(draft.folder / LEFT_OUT, compression="zstd")
+        write_json(draft.folder / SHARDS, dict(people.hashes))
         draft.row_count = len(frame)
         draft.figures.update(_figures(people, chosen, centroids))
+        draft.figures["changes"] = what_changed(people, frame, chosen)
         subset_view(draft, frame, people)
 
     outcome = dataset.produce(
@@ -141,13 +143,15 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
             PILOT_MODEL: pilot_model.content_hash,
             "centroids": centroids.artifact.content_hash,
             "sensitivity_scores": scores_hash,
+            STRATA: strata_hash,
         },
         fill=fill,
         seed=seed,
         publish=False,
+        told={"missing_shards": dict(people.missing), "stale_shards": dict(people.stale)},
     )
     findings = subset_findings(pl.read_parquet(outcome.artifact.path(SUBSET)), outcome, people)
-    if not outcome.unchanged and all(f.passed for f in findings):
+    if not outcome.unchanged and not any(f.blocks for f in findings):
         dataset.store.publish(dataset.at(SELECTED_SUBSET), outcome.artifact.manifest.version)
     return outcome, findings
 
@@ -210,7 +214,8 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
         "power": centroids.fitted.smoothness.power,
         "verdict": centroids.fitted.smoothness.verdict,
         "certificate": asdict(certificate),
-        "missing_shards": list(people.missing),
+        "missing_shards": dict(people.missing),
+        "stale_shards": dict(people.stale),
         "repeats": people.repeats,
     }
     figures["estimate"] = _estimate(people, chosen)

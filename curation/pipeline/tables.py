@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.ipc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curation.store import Draft
@@ -20,6 +22,7 @@ QUARANTINE = "quarantine.parquet"
 EMBEDDINGS_FILE = "embeddings.arrow"
 SCORES = "scores.parquet"
 SUBSET = "subset.parquet"
+LEFT_OUT = "left_out.parquet"
 
 
 def write_parquet(draft: Draft, name: str, frame: pl.DataFrame) -> None:
@@ -84,13 +87,113 @@ def read_columns(path: Path, columns: list[str]) -> pl.DataFrame:
     return frame
 
 
-def series_hash(*series: pl.Series) -> str:
-    """Return a SHA-256 (hex) of columns' values, the same for equal values of equal type."""
-    sink = pa.BufferOutputStream()
-    table = pl.DataFrame(list(series)).rechunk().to_arrow()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return hashlib.sha256(sink.getvalue()).hexdigest()
+class ColumnHash:
+    """A SHA-256 of columns' values that does not depend on the blocks they came in."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, Any] = {}
+
+    def add(self, *columns: pl.Series) -> None:
+        """Take in the next block of each column: texts, or lists of numbers."""
+        for place, column in enumerate(columns):
+            texts = column.dtype == pl.String
+            if texts:
+                lengths = column.str.len_bytes()
+                data = "".join(column.to_list()).encode()
+            else:
+                lists = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+                lengths = lists.list.len()
+                flat = lists.explode(empty_as_null=False).cast(pl.Float64)
+                data = flat.to_numpy().astype("<f8", copy=False).tobytes()
+            kind = "text" if texts else str(column.dtype)
+            self._of(f"{place} kind {kind}")
+            self._of(f"{place} lengths").update(lengths.to_numpy().astype("<u4").tobytes())
+            self._of(f"{place} data").update(data)
+
+    def _of(self, name: str) -> Any:
+        return self._hashes.setdefault(name, hashlib.sha256())
+
+    def hexdigest(self) -> str:
+        """Return the hash (hex)."""
+        told = {name: value.hexdigest() for name, value in self._hashes.items()}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+class RowWriter:
+    """Writes frames of one schema as one zstd Parquet file into a draft, and notes its schema."""
+
+    def __init__(self, draft: Draft, name: str) -> None:
+        self._draft, self._path = draft, draft.folder / name
+        self._writer: Any = None
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Write a frame as row groups."""
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+            self._draft.schema.update({c: str(kind) for c, kind in frame.schema.items()})
+        self._writer.write_table(table)
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_blocks(path: Path, columns: list[str], *, rows: int) -> Iterator[pl.DataFrame]:
+    """Yield some columns of a Parquet file, at most so many rows at a time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)  # noqa: S101  a batch gives a frame
+            yield frame.select(columns)
+
+
+class VectorWriter:
+    """Writes an Arrow IPC file like :func:`write_vectors`, some rows at a time.
+
+    The vectors go to a file first and are mapped from there: a reader is to find them in one piece.
+
+    Attributes
+    ----------
+    rows, width
+        Vectors written, and their length.
+    norms
+        Sum of their norms.
+    """
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.rows, self.width, self.norms = 0, 0, 0.0
+        self._path, self._column = path, column
+        self._flat = path.with_name(path.name + ".flat")
+        self._ids: list[str] = []
+        self._file: Any = None
+
+    def __enter__(self) -> VectorWriter:
+        self._file = self._flat.open("wb")
+        return self
+
+    def write(self, ids: list[str], matrix: NDArray[np.float32]) -> None:
+        """Write rows."""
+        if len(matrix):
+            self.width = matrix.shape[1]
+        self.rows += len(matrix)
+        self.norms += float(np.linalg.norm(matrix, axis=1).sum(dtype=np.float64))
+        self._ids += ids
+        self._file.write(np.ascontiguousarray(matrix, dtype="<f4").data)
+
+    def __exit__(self, error: object, *more: object) -> None:
+        self._file.close()
+        if error is None:
+            matrix = np.empty((0, self.width), dtype=np.float32)
+            if self.rows:
+                shape = (self.rows, self.width)
+                matrix = np.memmap(self._flat, dtype="<f4", mode="r", shape=shape)
+            write_vectors(self._path, {"id": self._ids}, **{self._column: matrix})
+            del matrix
+        self._flat.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

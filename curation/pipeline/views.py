@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, read_vectors
 from curation.reporting import plots
 from curation.store import VIEW_PREFIX, Artifact, Draft
 
@@ -65,49 +66,56 @@ def views_of(artifact: Artifact) -> dict[str, bytes]:
 
 
 @picture
-def raw_view(draft: Draft, dataset: Dataset, rows: pl.DataFrame, shard: str) -> None:
+def raw_view(draft: Draft, dataset: Dataset, shard: str) -> None:
     """Picture a shard's rows: pixels as pictures, labels as counts, else text lengths."""
-    if len(rows) == 0:
+    total = draft.row_count
+    if total == 0:
         return
     columns = dataset.columns
     column = columns.input
+    rows = pl.scan_parquet(draft.folder / ROWS)
     if dataset.config.encoder.type in ("pixels", "mlp"):
-        first = rows.head(24)
+        wanted = [column, *filter(None, [columns.label])]
+        first = rows.select(wanted).head(24).collect()
         flat = np.asarray(first[column].to_list(), dtype=np.uint8)
         side = round(flat.shape[1] ** 0.5)
         if side * side == flat.shape[1]:
             titles = first[columns.label].to_list() if columns.label else None
             images = flat.reshape(len(flat), side, side)
-            title = f"First rows of {shard} ({len(rows):,} in all)"
+            title = f"First rows of {shard} ({total:,} in all)"
             save(draft, "rows", plots.image_grid(images, titles=titles, title=title))
             return
     if columns.label:
-        counts = rows[columns.label].value_counts(sort=True)
+        counts = rows.select(columns.label).collect()[columns.label].value_counts(sort=True)
         save(
             draft,
             "rows",
             plots.category_counts(
                 counts[columns.label].to_list(),
                 counts["count"].to_list(),
-                title=f"{len(rows):,} rows of {shard} in {len(counts)} classes",
+                title=f"{total:,} rows of {shard} in {len(counts)} classes",
             ),
         )
-    elif rows[column].dtype == pl.String:
-        lengths = rows[column].str.len_chars().to_numpy()
-        title = f"Text lengths of {len(rows):,} rows of {shard}"
-        save(draft, "rows", plots.length_histogram(lengths, title=title, unit="characters"))
+    elif rows.collect_schema()[column] == pl.String:
+        found = rows.select(pl.col(column).str.len_chars()).collect(engine="streaming")
+        title = f"Text lengths of {total:,} rows of {shard}"
+        save(
+            draft,
+            "rows",
+            plots.length_histogram(found[column].to_numpy(), title=title, unit="characters"),
+        )
 
 
 @picture
-def embeddings_view(
-    draft: Draft, matrix: NDArray[np.float32], labels: pl.Series | None, shard: str
-) -> None:
-    """Picture a shard's embeddings on their first two principal axes."""
+def embeddings_view(draft: Draft, shard: str, labels: pl.DataFrame | None, *, rows: int) -> None:
+    """Picture a shard's first embeddings on their first two principal axes."""
+    matrix = read_vectors(draft.folder / EMBEDDINGS_FILE, "embedding")
     if len(matrix) < 3:
         return
-    points = plots.project_2d(matrix, seed=0)
-    colors = labels.to_list() if labels is not None else None
-    title = f"{len(matrix):,} embeddings of {shard}, {matrix.shape[1]} dimensions"
+    points = plots.project_2d(matrix[:rows], seed=0)
+    colors = labels.to_series().to_list() if labels is not None else None
+    few = f"the first {rows:,} of " if len(matrix) > rows else ""
+    title = f"{few}{len(matrix):,} embeddings of {shard}, {matrix.shape[1]} dimensions"
     save(draft, "map", plots.embedding_map(points, colors=colors, title=title, selected=None))
 
 

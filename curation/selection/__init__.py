@@ -9,6 +9,7 @@ from curation.selection.api import select
 from curation.selection.calibrated import Kind, calibrate
 from curation.selection.drawing import law_of
 from curation.selection.fit import (
+    Borders,
     Fitted,
     PerRow,
     Settings,
@@ -30,6 +31,7 @@ __all__ = [
     "FLAT",
     "SKETCH_DIMENSION",
     "AdaptiveRounds",
+    "Borders",
     "Fitted",
     "Kind",
     "Labels",

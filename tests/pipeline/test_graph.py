@@ -81,13 +81,19 @@ def test_data_versions_are_content_hashes_of_each_shard(clouds, instance):
 
 def test_unchanged_inputs_write_nothing_and_say_so(clouds, instance):
     run(clouds, instance)
-    before = {p: p.stat().st_mtime_ns for p in clouds.store.root.rglob("*")}
+    before = _times(clouds)
     result = run(clouds, instance)
     assert result.success
     assert all(a.computed == 0 and a.unchanged > 0 for a in result.assets)
-    assert {p: p.stat().st_mtime_ns for p in clouds.store.root.rglob("*")} == before
+    assert _times(clouds) == before
     event = events_of(instance, clouds, "embeddings", "day-2")[0]
     assert event.metadata["status"].value == "unchanged: nothing was written"
+
+
+def _times(dataset):
+    """When each file was written; the lock names its holder and changes with every run."""
+    found = {p: p.stat().st_mtime_ns for p in dataset.store.root.rglob("*")}
+    return {p: t for p, t in found.items() if p.name != ".lock"}
 
 
 def test_checks_are_recorded_for_each_shard(clouds, instance):
@@ -139,21 +145,54 @@ def test_range_of_shards_in_one_run(clouds, instance, selection):
         assert got == {"day-1", "day-2"}
 
 
-def test_a_broken_shard_is_named_and_the_others_are_done(clouds, instance):
+def test_a_broken_shard_is_named_and_all_else_goes_on(clouds, instance):
     (clouds.root / "source" / "day-1.parquet").write_bytes(b"PAR1 not parquet")
     result = run(clouds, instance)
-    assert not result.success
-    raw = result.assets[0]
-    assert "raw of 1 of 4 shards failed" in raw.error
-    assert "day-1" in raw.error
+    assert result.success
+    assert list(result.failed_shards) == ["day-1"]
+    assert "day-1.parquet" in result.failed_shards["day-1"]
     assert clouds.store.shards("clouds", "raw") == ["day-0", "day-2", "day-3"]
-    done = instance.get_materialized_partitions(dg.AssetKey(["clouds", "raw"]))
-    assert done == {"day-0", "day-2", "day-3"}
+    last = events_of(instance, clouds, "raw", "day-1")[0]
+    assert last.metadata["status"].value == "failed: nothing was written"
+    assert "day-1.parquet" in last.metadata["reason"].value
+    check = dg.AssetCheckKey(dg.AssetKey(["clouds", "raw"]), "readable")
+    records = instance.event_log_storage.get_asset_check_execution_history(check, limit=20)
+    seen = [r.event.dagster_event.asset_check_evaluation_data for r in records]
+    assert {e.partition for e in seen if not e.passed} == {"day-1"}
+    assert {e.partition for e in seen if e.passed} == {"day-0", "day-2", "day-3"}
+    subset = clouds.store.need(clouds.at("selected_subset"))
+    assert "day-1.parquet" in subset.figures["missing_shards"]["day-1"]
+    page = clouds.store.need(clouds.at("report")).path("report.html").read_text()
+    assert "day-1" in page
     vectors(200, seed=1).write_parquet(clouds.root / "source" / "day-1.parquet")
     result = run(clouds, instance)
     assert result.success
+    assert not result.failed_shards
     assert result.assets[0].computed == 1
     assert result.assets[0].unchanged == 3
+    assert not clouds.store.need(clouds.at("selected_subset")).figures["missing_shards"]
+
+
+def test_a_shard_that_broke_keeps_its_rows_and_is_named(clouds, instance):
+    """What was good yesterday is not dropped because today's file cannot be read."""
+    run(clouds, instance)
+    before = population(clouds).content_hash
+    subset = clouds.store.need(clouds.at("selected_subset")).content_hash
+    (clouds.root / "source" / "day-1.parquet").write_bytes(b"PAR1 not parquet")
+    result = run(clouds, instance)
+    assert result.success
+    people = population(clouds)
+    assert people.content_hash == before
+    assert list(people.stale) == ["day-1"]
+    assert clouds.store.need(clouds.at("selected_subset")).content_hash == subset
+
+
+def test_no_shard_that_can_be_read_is_a_failure(clouds, instance):
+    for path in (clouds.root / "source").glob("*.parquet"):
+        path.write_bytes(b"PAR1 not parquet")
+    result = run(clouds, instance)
+    assert not result.success
+    assert "raw of 4 of 4 shards failed" in result.assets[0].error
 
 
 def test_a_new_shard_costs_its_own_reading_and_embedding(clouds, instance):
