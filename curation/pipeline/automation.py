@@ -151,7 +151,7 @@ class Seen:
     changed
         Registered shards that have to be read, again or for the first time.
     stamp
-        A hash of what is new, changed and gone, with the fingerprints.
+        A hash of what is new and changed, with the fingerprints; of what is gone if that is all.
     """
 
     shards: Shards
@@ -167,7 +167,8 @@ def look(instance: dg.DagsterInstance, dataset: Dataset) -> Seen:
     deadline = time.monotonic() + HASHING_SECONDS
     changed = tuple(s for s in found.known if s not in gone and _has_changed(listing, s, deadline))
     told = [[s, listing.shards[s].fingerprint] for s in (*found.new, *changed)]
-    return Seen(found, changed, digest([told, found.gone]))
+    # what is gone is deleted in the same breath, and not there to be seen the next time
+    return Seen(found, changed, digest(told if told else ["gone", found.gone]))
 
 
 def _has_changed(listing: Listing, shard: str, deadline: float) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from helpers import vector_config, vectors
+from helpers import vector_config
 
 from curation.pipeline.automation import RANGE_END, RANGE_START
 from curation.pipeline.component import dataset_definitions
@@ -99,20 +99,6 @@ def test_missing_folder_and_package_are_told_when_they_run(tmp_path, instance):
         error = next(e.step_failure_data for e in result.all_events if e.is_step_failure)
         assert told in error.error.to_string()
         assert "clouds" in error.error.to_string()
-
-
-def test_sensor_asks_for_one_run_over_new_shards_and_then_rests(clouds, instance):
-    sensor = dataset_definitions(clouds).get_sensor_def("clouds_new_shards")
-    context = dg.build_sensor_context(instance)
-    told = sensor(context)
-    assert told.dynamic_partitions_requests[0].partition_keys == [f"day-{i}" for i in range(4)]
-    (request,) = told.run_requests
-    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("day-0", "day-3")
-    instance.add_dynamic_partitions("clouds_shards", [f"day-{i}" for i in range(4)])
-    assert "no new shard; 4 are registered" in sensor(context).skip_message
-    vectors(20, seed=9).write_parquet(clouds.root / "source" / "day-4.parquet")
-    (request,) = sensor(context).run_requests
-    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("day-4", "day-4")
 
 
 def test_sensor_and_schedule_say_why_they_skip(tmp_path, disk_instance):
