@@ -19,6 +19,7 @@ from curation.sources.text import (
     MOST_BYTES,
     Fault,
     check_names,
+    chunk_size,
     fault_columns,
     nothing_parsed,
     open_utf8,
@@ -26,15 +27,12 @@ from curation.sources.text import (
 )
 
 _QUOTED = re.compile(rb'"((?:[^"]|"")*+)"([^,\r\n]*)(,|\r\n|\r|\n)')
+# A quoted field in the midst of others, whether it ends or not.
+_QUOTES = re.compile(rb'(?:\A|[,\r\n])"(?:[^"]++|"")*+("?)')
 _PLAIN = re.compile(rb"([^,\r\n]*)()(,|\r\n|\r|\n)")
 _MOST_HEADER = 64 * 2**20
-_MOST_BLOCK = 2 * MOST_BYTES
 # Numbers whose text says more than their value: a leading zero, or more digits than a float holds.
 _CODE_LIKE = r"^[+-]?(0\d|\d{16,})"
-
-
-class _TooLongError(ValueError):
-    """A record is longer than a block."""
 
 
 def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
@@ -66,26 +64,15 @@ def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
         If the file is damaged or empty, a quote is never closed, or no record can be parsed.
     """
     with reading(path, format="csv", where=where):
-        size = config.block_mib * 2**20
-        wide = min(size, _MOST_BLOCK)
-        while True:
-            try:
-                types, only = _look(path, config, wide)
-                break
-            except _TooLongError:
-                if wide >= _MOST_BLOCK:
-                    raise
-                wide = min(2 * wide, _MOST_BLOCK)
-        for block in [only] if only is not None else _texts(path, config, wide):
-            frame = types.typed(block)
-            step = max(1, frame.height * size // max(1, int(frame.estimated_size())))
-            yield from frame.iter_slices(step) if frame.height > step else [frame]
+        types, only = _look(path, config)
+        for block in [only] if only is not None else _texts(path, config):
+            yield types.typed(block)
 
 
-def _look(path: Path, config: Source, size: int) -> tuple[_Types, pl.DataFrame | None]:
+def _look(path: Path, config: Source) -> tuple[_Types, pl.DataFrame | None]:
     """Read the file once; return the types, and the texts if they are a single block."""
     types, only, count = _Types(), None, 0
-    for count, block in enumerate(_texts(path, config, size), start=1):  # noqa: B007
+    for count, block in enumerate(_texts(path, config), start=1):  # noqa: B007
         types.see(block)
         only = block
     if types.rows and types.faults == types.rows:
@@ -139,25 +126,6 @@ def _is(kind: str, filled: pl.Series) -> bool:
     return real.null_count() == 0 and not filled.str.contains(_CODE_LIKE).any()
 
 
-class _Ended:
-    """A stream that ends with a record of ours: if that is not read, a quote was left open."""
-
-    closed = False
-
-    def __init__(self, stream: Any, start: bytes, end: str) -> None:
-        self._stream, self._start, self._end = stream, start, end.encode()
-        self._last = b"\n"
-
-    def read(self, size: int) -> bytes:
-        data, self._start = self._start[:size], self._start[size:]
-        data = data or self._stream.read(size)
-        if data:
-            self._last = data[-1:]
-            return data
-        data, self._end = self._end, b""
-        return b"\n" + data if data and self._last != b"\n" else data
-
-
 def _header(stream: Any) -> tuple[list[str], bytes]:
     """Return the names of the columns, and what of the stream was read beyond them."""
     data = b""
@@ -194,86 +162,112 @@ def _names(fields: list[bytes]) -> list[str]:
     return names
 
 
-def _texts(path: Path, config: Source, size: int) -> Iterator[pl.DataFrame]:
+def _records(stream: Any, start: bytes, size: int) -> Iterator[bytes]:
+    """Return runs of whole records, each of about `size` bytes; a longer record comes alone."""
+    data, step = start, size
+    while True:
+        more = stream.read(step)
+        data += more
+        cut, is_open = _last_end(data)
+        if not more:
+            if is_open:
+                raise ValueError("a quote is opened and never closed")
+            if data:
+                yield data
+            return
+        if cut:
+            yield data[:cut]
+            data, step = data[cut:], size
+        elif len(data) > MOST_BYTES:
+            quote = " (perhaps a quote is opened and never closed)" if is_open else ""
+            raise ValueError(f"it has a record longer than {MOST_BYTES // 2**20} MiB{quote}")
+        else:
+            step = max(size, len(data))  # what has been read is looked at again each time
+
+
+def _last_end(data: bytes) -> tuple[int, bool]:
+    """Return where the last whole record ends, and whether the data ends within quotes."""
+    # Files with no line feed at all have their lines end as on the first Macintosh.
+    end = b"\n" if b"\n" in data else b"\r"
+    cut = at = 0
+    for field in _QUOTES.finditer(data):
+        cut = data.rfind(end, at, field.start() + 1) + 1 or cut
+        at = field.end()
+        if not field[1]:
+            return cut, True
+    # A carriage return at the very end may yet be followed by its line feed.
+    stop = len(data) if end == b"\n" else len(data) - 1
+    return data.rfind(end, at, stop) + 1 or cut, False
+
+
+def _texts(path: Path, config: Source) -> Iterator[pl.DataFrame]:
     """Return the fields as texts, then `UNPARSED` and `UNPARSED_VALUE`; at least one frame."""
+    # Nobody can guess these: what stands for a byte that is no text, and a record at the end.
+    odd, end = secrets.token_hex(16), secrets.token_hex(16)
+    with open_utf8(path, encoding=config.encoding, mark=odd.encode()) as stream:
+        names, rest = _header(stream)
+        if any(odd in name for name in names):
+            raise ValueError(f"its header holds bytes that are not {config.encoding}")
+        count = 0
+        for data in _records(stream, rest, chunk_size(config)):
+            block = _parse(data, names, end)
+            count += block.height
+            if block.height:
+                yield _without_odd(block, odd, config.encoding)
+        if not count:
+            yield _parse(b"", names, end)
+
+
+def _parse(data: bytes, names: list[str], end: str) -> pl.DataFrame:
+    """Parse whole records; those with the wrong number of fields are nulls with a reason."""
     wrong: list[Any] = []
 
     def set_aside(row: Any) -> str:
         wrong.append(row)
         return "skip"
 
-    # Nobody can guess these: what stands for a byte that is no text, and the record at the end.
-    odd, end = secrets.token_hex(16), secrets.token_hex(16)
-    with open_utf8(path, encoding=config.encoding, mark=odd.encode()) as stream:
-        names, rest = _header(stream)
-        if any(odd in name for name in names):
-            raise ValueError(f"its header holds bytes that are not {config.encoding}")
-        keys = [str(i) for i in range(len(names))]
-        ended = _Ended(stream, rest, f"{end}{',' * (len(names) - 1)}\n")
-        at, whole = 0, False
-        for batch in _batches(ended, keys, size, set_aside):
-            frame = pl.DataFrame(
-                [pl.Series(n, c, dtype=pl.String) for n, c in zip(names, batch, strict=True)]
-            )
-            whole = frame.height > 0 and frame.item(-1, 0) == end
-            block = _with_wrong(frame.head(-1) if whole else frame, wrong, at)
-            at += block.height
-            if block.height or (whole and at == 0):
-                yield _without_odd(block, odd, config.encoding)
-        if not whole:
-            raise ValueError("a quote is opened and never closed")
+    keys = [str(i) for i in range(len(names))]
+    line = b"" if data.endswith((b"\n", b"\r")) or not data else b"\n"
+    data = b"".join([data, line, end.encode(), b"," * (len(names) - 1), b"\n"])
+    table = pc.read_csv(
+        pa.BufferReader(data),
+        read_options=pc.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=keys),
+        parse_options=pc.ParseOptions(
+            newlines_in_values=True,
+            invalid_row_handler=set_aside,
+            ignore_empty_lines=len(keys) > 1,
+        ),
+        convert_options=pc.ConvertOptions(
+            column_types=dict.fromkeys(keys, pa.large_string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    columns = zip(names, table.columns, strict=True)
+    frame = pl.DataFrame([pl.Series(name, held, dtype=pl.String) for name, held in columns])
+    if not frame.height or frame.item(-1, 0) != end:
+        raise ValueError("a quote is opened and never closed")
+    return _with_wrong(frame.head(-1), wrong)
 
 
-def _batches(ended: _Ended, keys: list[str], size: int, set_aside: Any) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from pc.open_csv(
-            pa.PythonFile(ended, mode="r"),
-            read_options=pc.ReadOptions(use_threads=False, block_size=size, column_names=keys),
-            parse_options=pc.ParseOptions(
-                newlines_in_values=True,
-                invalid_row_handler=set_aside,
-                ignore_empty_lines=len(keys) > 1,
-            ),
-            convert_options=pc.ConvertOptions(
-                column_types=dict.fromkeys(keys, pa.large_string()),
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if "straddling" in str(error):
-            raise _TooLongError(
-                f"it has a record longer than {size // 2**20} MiB (perhaps a quote is opened and "
-                "never closed)"
-            ) from error
-        raise
-
-
-def _with_wrong(frame: pl.DataFrame, wrong: list[Any], at: int) -> pl.DataFrame:
-    """Put the records that have the wrong number of fields back where they were, as nulls.
-
-    `wrong` loses those that are put back. `at` records came before the frame.
-    """
-    count = 0
-    while count < len(wrong) and wrong[count].number - 1 - at <= frame.height + count:
-        count += 1
-    here, wrong[:count] = wrong[:count], []
-    height = frame.height + count
+def _with_wrong(frame: pl.DataFrame, wrong: list[Any]) -> pl.DataFrame:
+    """Put the records that have the wrong number of fields back where they were, as nulls."""
+    height = frame.height + len(wrong)
     faults = []
-    for row in here:
+    for row in wrong:
         what = "more" if row.actual_columns > row.expected_columns else "fewer"
         reason = (
             f"the row has {what} fields than the header: {row.actual_columns} instead of "
             f"{row.expected_columns}"
         )
-        faults.append(Fault(row.number - 1 - at, reason, row.text))
-    if count:
+        faults.append(Fault(row.number - 1, reason, row.text))
+    if wrong:
         holes = np.array([fault.row for fault in faults], dtype=np.int64)
         order = np.full(height, -1, dtype=np.int64)
-        order[holes] = frame.height + np.arange(count)
+        order[holes] = frame.height + np.arange(len(wrong))
         order[order < 0] = np.arange(frame.height)
-        frame = pl.concat([frame, frame.clear(count)])[order]
+        frame = pl.concat([frame, frame.clear(len(wrong))])[order]
     return frame.hstack(fault_columns(height, faults))
 
 

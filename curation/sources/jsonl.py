@@ -19,6 +19,7 @@ from curation.sources.text import (
     Fault,
     begins,
     check_names,
+    chunk_size,
     fault_columns,
     line_blocks,
     nothing_parsed,
@@ -104,7 +105,7 @@ def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
 def _parsed(path: Path, config: Source) -> Iterator[_Block]:
     number = 1
     with open_utf8(path) as stream:
-        for lines in line_blocks(stream, size=config.block_mib * 2**20):
+        for lines in line_blocks(stream, size=chunk_size(config)):
             block = _parse(lines, number)
             number += lines.count(b"\n")
             if block.rows:

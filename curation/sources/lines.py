@@ -13,6 +13,7 @@ from curation.sources.text import (
     Fault,
     begins,
     check_names,
+    chunk_size,
     fault_columns,
     line_blocks,
     nothing_parsed,
@@ -51,7 +52,7 @@ def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
         check_names(list(expression.groupindex))
         rows, usable, first = 0, 0, None
         with open_utf8(path, encoding=config.encoding) as stream:
-            for data in line_blocks(stream, size=config.block_mib * 2**20):
+            for data in line_blocks(stream, size=chunk_size(config)):
                 frame, faults = _frame(data, expression)
                 first = first or (faults[0].reason if faults else None)
                 rows += frame.height

@@ -15,6 +15,7 @@ from typing import IO, Any
 import polars as pl
 import pyarrow as pa
 
+from curation.config import Source
 from curation.sources.base import UNPARSED, UNPARSED_VALUE, VALUE_LENGTH, SourceError
 
 MOST_BYTES = 256 * 2**20
@@ -139,6 +140,14 @@ def open_utf8(
             raw = io.BufferedReader(_Recoded(raw, encoding, mark or b"\xff"), _CHUNK)
         start = raw.read(len(_BOM))
         yield _Begun(raw, start.removeprefix(_BOM))
+
+
+def chunk_size(config: Source) -> int:
+    """Return how many bytes of text are parsed at a time, for blocks of ``config.block_mib`` MiB.
+
+    A quarter of that: while a text becomes a table, it is there several times.
+    """
+    return max(2**20, config.block_mib * 2**18)
 
 
 def line_blocks(stream: _Begun, *, size: int) -> Iterator[bytes]:
