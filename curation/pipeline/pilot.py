@@ -86,6 +86,7 @@ def make_pilot_model(dataset: Dataset) -> Outcome:
         write_parquet(draft, PILOT_ROWS, frame)
         draft.row_count = len(chosen)
         draft.figures.update(model=config.score.model, rows=len(chosen), population=len(people))
+        draft.figures.update(decision.told)
         if config.score.model != "column":
             folder = draft.folder / PILOT
             folder.mkdir()

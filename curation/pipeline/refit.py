@@ -59,9 +59,19 @@ def decide_pilot(dataset: Dataset, people: Population) -> Decision:
 
 def decide_centroids(dataset: Dataset, people: Population, pilot: Artifact) -> Decision:
     """Decide whether the centroids are fitted anew, with a pilot that is settled."""
-    if _kept_centroids(dataset, people, pilot) is None:
-        return Decision(True, "there are none by these settings and this pilot yet")
-    return _decide(people, pilot)
+    if _kept_centroids(dataset, people, pilot) is not None:
+        return _decide(people, pilot)
+    figures = {
+        name.removeprefix("fit_"): value
+        for name, value in pilot.figures.items()
+        if name.startswith("fit_")
+    }
+    why = str(pilot.figures.get("fit", "")).removeprefix("fitted anew: ")
+    before = dataset.store.current(dataset.at(CENTROIDS))
+    if before is not None and figures:
+        if before.manifest.recipe["upstream"].get(PILOT_MODEL) != pilot.content_hash:
+            return Decision(True, why, figures)  # the pilot was trained anew, for this
+    return Decision(True, "there are none by these settings and this pilot yet")
 
 
 def _kept_centroids(dataset: Dataset, people: Population, pilot: Artifact) -> Artifact | None:
