@@ -17,6 +17,7 @@ from curation.config import Source
 from curation.sources.base import UNPARSED, UNPARSED_VALUE, VALUE_LENGTH
 from curation.sources.text import (
     MOST_BYTES,
+    Begun,
     Fault,
     check_names,
     chunk_size,
@@ -151,7 +152,8 @@ def _names(fields: list[bytes]) -> list[str]:
         raise ValueError("its header holds NUL bytes, which no text in this encoding does")
     names: list[str] = []
     taken: set[str] = set()
-    for name in (field.decode() for field in fields):
+    for number, field in enumerate(fields, start=1):
+        name = field.decode() or f"column_{number}"
         again, free = 0, name
         while free in taken:
             free = f"{name}_duplicated_{again}"
@@ -162,14 +164,14 @@ def _names(fields: list[bytes]) -> list[str]:
     return names
 
 
-def _records(stream: Any, start: bytes, size: int) -> Iterator[bytes]:
+def _records(stream: Begun, size: int) -> Iterator[bytes]:
     """Return runs of whole records, each of about `size` bytes; a longer record comes alone."""
-    data, step = start, size
+    data, step = b"", size
     while True:
         more = stream.read(step)
         data += more
         cut, is_open = _last_end(data)
-        if not more:
+        if len(more) < step:  # the end of the file
             if is_open:
                 raise ValueError("a quote is opened and never closed")
             if data:
@@ -209,7 +211,7 @@ def _texts(path: Path, config: Source) -> Iterator[pl.DataFrame]:
         if any(odd in name for name in names):
             raise ValueError(f"its header holds bytes that are not {config.encoding}")
         count = 0
-        for data in _records(stream, rest, chunk_size(config)):
+        for data in _records(Begun(stream, rest), chunk_size(config)):
             block = _parse(data, names, end)
             count += block.height
             if block.height:

@@ -173,7 +173,10 @@ def _frames(block: _Block, types: dict[str, Any], *, faulty: bool) -> Iterator[p
     step = max(1, _MOST_CELLS // max(1, len(types)))
     for start in range(0, len(block.rows), step):
         rows = block.rows[start : start + step]
-        columns = [column(n, [row.get(n) for row in rows], kind) for n, kind in types.items()]
+        columns = [
+            column(name or "column_0", [row.get(name) for row in rows], kind)
+            for name, kind in types.items()
+        ]
         if faulty:
             here = [
                 Fault(f.row - start, f.reason, f.value)

@@ -86,13 +86,14 @@ class _Recoded(io.RawIOBase):
         return count
 
 
-class _Begun:
+class Begun:
     """A stream of which the beginning has been looked at."""
 
     def __init__(self, raw: Any, start: bytes) -> None:
         self._raw, self._start = raw, start
 
     def read(self, size: int) -> bytes:
+        """Return `size` bytes; fewer only at the end."""
         taken, self._start = self._start[:size], self._start[size:]
         while len(taken) < size:
             more: bytes = self._raw.read(size - len(taken))
@@ -112,9 +113,7 @@ def _unpacked(file: IO[bytes], name: str) -> Any:
 
 
 @contextmanager
-def open_utf8(
-    path: Path, *, encoding: str = "utf-8", mark: bytes | None = None
-) -> Iterator[_Begun]:
+def open_utf8(path: Path, *, encoding: str = "utf-8", mark: bytes | None = None) -> Iterator[Begun]:
     """Open a text file, plain, gzipped or packed with zstd, as UTF-8 without a byte order mark.
 
     Bytes that are wrong in `encoding` come through as `mark`, or else as bytes that are wrong in
@@ -135,11 +134,11 @@ def open_utf8(
             begin = raw.read(len(_BOM))
             if begin[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 raise ValueError("it is not utf-8: it begins with the byte order mark of UTF-16")
-            raw = _Begun(raw, begin)
+            raw = Begun(raw, begin)
         if mark is not None or not is_utf8:
             raw = io.BufferedReader(_Recoded(raw, encoding, mark or b"\xff"), _CHUNK)
         start = raw.read(len(_BOM))
-        yield _Begun(raw, start.removeprefix(_BOM))
+        yield Begun(raw, start.removeprefix(_BOM))
 
 
 def chunk_size(config: Source) -> int:
@@ -150,7 +149,7 @@ def chunk_size(config: Source) -> int:
     return max(2**20, config.block_mib * 2**18)
 
 
-def line_blocks(stream: _Begun, *, size: int) -> Iterator[bytes]:
+def line_blocks(stream: Begun, *, size: int) -> Iterator[bytes]:
     """Return runs of whole lines, each of about `size` bytes; a longer line comes alone.
 
     Raises
@@ -161,7 +160,8 @@ def line_blocks(stream: _Begun, *, size: int) -> Iterator[bytes]:
     held: list[bytes] = []
     length = 0
     while data := stream.read(size):
-        cut = data.rfind(b"\n") + 1
+        # Fewer bytes than asked for are the last: no block of its own for a last line without end.
+        cut = data.rfind(b"\n") + 1 if len(data) == size else len(data)
         if cut == 0:
             held.append(data)
             length += len(data)
