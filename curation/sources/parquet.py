@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from curation.config import Source
 from curation.sources.text import check_names, reading
 
-# Few enough that rows of a KiB each, stored once and repeated, stay below a block.
 _MOST_ROWS = 8192
+_PROBE = 64
 
 
 def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
@@ -46,16 +46,24 @@ def blocks(path: Path, *, config: Source, where: str) -> Iterator[pl.DataFrame]:
         pq.ParquetFile(raw, buffer_size=2**20) as file,
     ):
         check_names(file.schema_arrow.names)
-        rows = _step(file.metadata, size)
+        rows = _step(file, size)
         for table in gathered(file.iter_batches(rows), file.schema_arrow, size=size):
             yield as_frame(table)
 
 
-def _step(metadata: pq.FileMetaData, size: int) -> int:
-    """Return how many rows are decoded at a time."""
-    stated = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    per_row = max(1, stated // max(1, metadata.num_rows))
-    return max(1, min(_MOST_ROWS, size // (4 * per_row)))
+def _step(file: pq.ParquetFile, size: int) -> int:
+    """Return how many rows are decoded at a time.
+
+    What the file states of its size says nothing where values are stored once and repeated, so the
+    first rows are looked at as well.
+    """
+    groups = range(file.metadata.num_row_groups)
+    stated = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+    per_row = stated // max(1, file.metadata.num_rows)
+    for first in file.iter_batches(_PROBE):
+        per_row = max(per_row, first.nbytes // max(1, first.num_rows))
+        break
+    return max(1, min(_MOST_ROWS, size // (4 * max(1, per_row))))
 
 
 def gathered(
