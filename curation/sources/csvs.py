@@ -150,14 +150,15 @@ def _header(stream: Any) -> tuple[list[str], bytes]:
 def _names(fields: list[bytes]) -> list[str]:
     if any(b"\0" in field for field in fields):
         raise ValueError("its header holds NUL bytes, which no text in this encoding does")
+    check_names([""] * len(fields))  # how many there are, before anything is made of them
     names: list[str] = []
     taken: set[str] = set()
+    again: dict[str, int] = {}
     for number, field in enumerate(fields, start=1):
-        name = field.decode() or f"column_{number}"
-        again, free = 0, name
+        free = name = field.decode() or f"column_{number}"
         while free in taken:
-            free = f"{name}_duplicated_{again}"
-            again += 1
+            free = f"{name}_duplicated_{again.setdefault(name, 0)}"
+            again[name] += 1
         taken.add(free)
         names.append(free)
     check_names(names)

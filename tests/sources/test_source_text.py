@@ -145,6 +145,10 @@ class TestJsonLines:
         assert frame["f7"].drop_nulls().to_list() == list(range(7, 1000, 100))
         assert [row for row, *_ in faults(frame)] == [1000]
 
+    def test_a_last_line_without_end_is_no_block_of_its_own(self, read):
+        assert read("x.jsonl", '{"a": 1}\n{"a": 2}')["a"].to_list() == [1, 2]
+        assert read.blocks == 1
+
     def test_a_name_of_ours(self, read):
         with pytest.raises(SourceError, match="a column '_unparsed', a name that is used here"):
             read("x.jsonl", '{"_unparsed": 1}')
@@ -221,6 +225,8 @@ class TestCsv:
         assert read("x.csv", "a,a,,\n1,2,3,4\n").columns == [
             *("a", "a_duplicated_0", "column_3", "column_4"),
         ]
+        same = "c," * 10_000
+        assert read("x.csv", f"{same}\n{same}\n").columns[9999] == "c_duplicated_9998"
         wide = ",".join(f"c{i}" for i in range(10_000))
         assert read("x.csv", f"{wide}\n{wide}\n").shape == (1, 10_000)
         for data, reason in (
