@@ -14,6 +14,9 @@ from curation.sources.base import VALUE_LENGTH, SourceError
 Mask = NDArray[np.bool_]
 QUARANTINE = {"row": pl.UInt32, "field": pl.String, "reason": pl.String, "value": pl.String}
 
+MOST = 1e18
+"""The largest number in a list: of larger ones, squares and their sums are beyond float32."""
+
 
 @dataclass
 class Faults:
@@ -101,7 +104,7 @@ def check_input(series: pl.Series, faults: Faults, where: str) -> pl.Series:
         return text
     raise SourceError(
         f"{where}: columns.input {series.name!r} is {kind}. "
-        "It must hold texts, or flat lists of numbers (pixels, a vector)."
+        "Choose a column of texts, or of flat lists of numbers (pixels, a vector)."
     )
 
 
@@ -126,6 +129,9 @@ def _check_lists(series: pl.Series, faults: Faults) -> None:
     wrong = lists.list.eval(element.is_null() | ~element.is_finite()).list.any()
     reason = "the input holds a value that is null or not finite"
     faults.add(mask_of(wrong), series.name, series, reason)
+    if lists.dtype == pl.List(pl.Float64):  # which float32, by which all is computed, cannot hold
+        far = lists.list.eval(element.abs() > MOST).list.any()
+        faults.add(mask_of(far), series.name, series, f"the input holds a number beyond {MOST:g}")
 
 
 def check_label(series: pl.Series, faults: Faults, where: str) -> pl.Series:

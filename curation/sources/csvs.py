@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
+from numpy.typing import NDArray
 
 from curation.config import Source
 from curation.sources.base import UNPARSED, UNPARSED_VALUE, VALUE_LENGTH
@@ -88,19 +89,24 @@ class _Types:
         self.rows = self.faults = 0
         self.first: str | None = None
         self._can: dict[str, list[str]] = {}
-        self._filled: set[str] = set()
 
     def see(self, block: pl.DataFrame) -> None:
         reasons = block[UNPARSED].drop_nulls()
         self.rows += block.height
         self.faults += len(reasons)
         self.first = self.first or (reasons[0] if len(reasons) else None)
-        for text in block.get_columns()[:-2]:
-            filled = text.drop_nulls()
-            if len(filled):
-                self._filled.add(text.name)
-                can = self._can.get(text.name, ["bool", "whole", "real"])
-                self._can[text.name] = [kind for kind in can if _is(kind, filled)]
+        texts = block.get_columns()[:-2]
+        if block.height == 0:
+            return
+        filled = ~_by_column(texts, lambda text: text.is_null())
+        some = [text for text, any_there in zip(texts, filled, strict=True) if any_there]
+        for text in some:
+            self._can.setdefault(text.name, list(_KINDS))
+        for kind, fits in _KINDS.items():
+            asked = [text for text in some if kind in self._can[text.name]]
+            for text, right in zip(asked, _by_column(asked, fits), strict=True):
+                if not right:
+                    self._can[text.name].remove(kind)
 
     def typed(self, block: pl.DataFrame) -> pl.DataFrame:
         """Return the texts of a block as what all blocks can be."""
@@ -116,15 +122,31 @@ class _Types:
         return pl.DataFrame(made + (columns[-2:] if self.faults else []))
 
 
-def _is(kind: str, filled: pl.Series) -> bool:
-    """Whether all texts, none of them null, can be read as what they are named."""
-    if kind == "bool":
-        return bool(filled.is_in(["true", "false"]).all())
-    if kind == "whole":
-        whole = filled.cast(pl.Int64, strict=False)
-        return whole.null_count() == 0 and bool((whole.cast(pl.String) == filled).all())
-    real = filled.cast(pl.Float64, strict=False)
-    return real.null_count() == 0 and not filled.str.contains(_CODE_LIKE).any()
+def _by_column(texts: list[pl.Series], fits: Callable[[pl.Series], pl.Series]) -> NDArray[np.bool_]:
+    """Return of which columns all values fit; they are joined, for there may be thousands."""
+    if not texts:
+        return np.empty(0, dtype=np.bool_)
+    answers = fits(pl.concat(texts, rechunk=False)).to_numpy()
+    fit: NDArray[np.bool_] = np.all(answers.reshape(len(texts), -1), axis=1)
+    return fit
+
+
+def _is_bool(text: pl.Series) -> pl.Series:
+    return text.is_in(["true", "false"]).fill_null(True)
+
+
+def _is_whole(text: pl.Series) -> pl.Series:
+    again = text.cast(pl.Int64, strict=False).cast(pl.String)
+    return (again == text).fill_null(False) | text.is_null()
+
+
+def _is_real(text: pl.Series) -> pl.Series:
+    is_number = text.cast(pl.Float64, strict=False).is_not_null()
+    return (is_number & ~text.str.contains(_CODE_LIKE)).fill_null(False) | text.is_null()
+
+
+# Whether a text, or null, can be read as what it is named; the first that all are is taken.
+_KINDS = {"bool": _is_bool, "whole": _is_whole, "real": _is_real}
 
 
 def _header(stream: Any) -> tuple[list[str], bytes]:
@@ -279,10 +301,11 @@ def _without_odd(block: pl.DataFrame, odd: str, encoding: str) -> pl.DataFrame:
     value = pl.col(UNPARSED_VALUE)
     told = value.str.replace_all(odd, "\ufffd", literal=True).str.slice(0, VALUE_LENGTH)
     block = block.with_columns(told)
+    texts = pl.concat(block.get_columns(), rechunk=False)
+    if not texts.str.contains(odd, literal=True).any():
+        return block
     has = [text.str.contains(odd, literal=True).fill_null(False) for text in block.iter_columns()]
     rows = np.flatnonzero(np.any([mask.to_numpy() for mask in has if mask.any()], axis=0))
-    if not any(mask.any() for mask in has):
-        return block
     reasons, values = block[UNPARSED].to_list(), block[UNPARSED_VALUE].to_list()
     for row in rows.tolist():
         first = next(t for t, mask in zip(block.iter_columns(), has, strict=True) if mask[row])

@@ -29,6 +29,7 @@ from curation.sources.text import (
 
 # A block of rows that have little in common is cut, or nulls would fill the memory.
 _MOST_CELLS = 2**23
+_JSON = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -165,7 +166,7 @@ def _object(line: bytes) -> tuple[dict[str, Any], str | None]:
     except ValueError as error:
         return {}, f"is not JSON: {error}"
     if not isinstance(found, dict):
-        return {}, f"is not an object: expected an object, got {type(found).__name__}"
+        return {}, f"is not an object: expected an object, got {_JSON.get(type(found), 'a number')}"
     return found, None
 
 
