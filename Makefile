@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test ui lint check run setup clean bench-estimation bench-regression
+.PHONY: help demo test ui lint check run setup clean bench-estimation bench-regression bench-incremental audit
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,8 @@ help:
 	@echo 'make run DATASET=reviews   curate another data set'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
+	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
+	@echo 'make audit   known vulnerabilities of the pinned dependencies'
 	@echo 'make clean   remove .venv and caches (data/ stays)'
 
 # One stamp per set of requirements: pip runs again only when a file it reads has changed.
@@ -69,6 +71,16 @@ bench-estimation: $(VENV)/.bench
 
 bench-regression: $(VENV)/.bench
 	@$(BIN)/python -m bench.regression
+
+bench-incremental: $(VENV)/.bench
+	@$(BIN)/python -m bench.incremental
+
+# Known vulnerabilities of what constraints.txt pins, by the Python advisory database. Local builds such
+# as torch's +cpu are looked up by their public version.
+audit: $(VENV)/.base
+	@$(PIP) install --constraint constraints.txt --editable '.[audit]'
+	@sed 's/+cpu//' constraints.txt > $(VENV)/audit.txt
+	@$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --requirement $(VENV)/audit.txt
 
 check: $(VENV)/.dev
 	@$(BIN)/curation check

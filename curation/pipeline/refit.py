@@ -68,9 +68,9 @@ def decide_centroids(dataset: Dataset, people: Population, pilot: Artifact) -> D
     }
     why = str(pilot.figures.get("fit", "")).removeprefix("fitted anew: ")
     before = dataset.store.current(dataset.at(CENTROIDS))
-    if before is not None and figures:
-        if before.manifest.recipe["upstream"].get(PILOT_MODEL) != pilot.content_hash:
-            return Decision(True, why, figures)  # the pilot was trained anew, for this
+    had = before.manifest.recipe["upstream"].get(PILOT_MODEL) if before is not None else None
+    if figures and had not in (None, pilot.content_hash):
+        return Decision(True, why, figures)  # the pilot was trained anew, for this
     return Decision(True, "there are none by these settings and this pilot yet")
 
 
