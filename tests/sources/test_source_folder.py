@@ -210,7 +210,7 @@ def test_a_jsonl_field_that_appears_late_is_not_lost(tmp_path):
     ("name", "data", "message"),
     [
         ("x.jsonl", b'hello\n{"a": 1\n', "none of its 2 rows .*: line 1 is not JSON"),
-        ("x.jsonl", b"\n[1]\n", "line 2 is not an object: expected an object, got list"),
+        ("x.jsonl", b"\n[1]\n", "line 2 is not an object: expected an object, got an array"),
         ("x.jsonl", b"", "empty"),
         ("x.csv", b"", "empty"),
         ("x.csv", "a\né\n".encode("latin-1"), "utf-8"),

@@ -79,7 +79,7 @@ class TestJsonLines:
         assert [row for row, *_ in found] == list(range(1, 9))
         beginnings = [
             "line 3 is not JSON: Expecting value",
-            "line 4 is not an object: expected an object, got list",
+            "line 4 is not an object: expected an object, got an array",
             "line 5 is not UTF-8 (byte 11)",
             "line 6 is not JSON: Extra data",
             "line 7 holds half of a surrogate pair",
