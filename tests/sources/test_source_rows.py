@@ -174,7 +174,7 @@ def test_missing_columns_are_named_with_those_that_exist():
 @pytest.mark.parametrize(
     ("data", "columns", "message"),
     [
-        ({"text": [1, 2]}, {}, "'text' is Int64. It must hold texts, or flat lists"),
+        ({"text": [1, 2]}, {}, "'text' is Int64. Choose a column of texts, or of flat lists"),
         ({"text": [[[1]], [[2]]]}, {}, "flat lists of numbers"),
         ({"text": [["a"]]}, {}, "flat lists of numbers"),
         ({"text": ["a"], "y": [[1]]}, {"target": "y"}, "columns.target 'y' is List"),
