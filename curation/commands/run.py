@@ -9,6 +9,8 @@ import click
 
 from curation.commands.common import failure, open_dataset, own_name
 
+NAMED = 10  # failed shards that are named
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -80,6 +82,11 @@ def _show(console: Console, dataset: Dataset, result: RunResult) -> None:
         if asset.error:
             console.print(f"[red]{asset.asset} failed[/]")
             console.print(said(asset.error), highlight=False)
+    for shard, why in list(result.failed_shards.items())[:NAMED]:
+        console.print(f"[yellow]shard {shard} is left out, or its last good rows are used[/]")
+        console.print(said(why), highlight=False)
+    if len(result.failed_shards) > NAMED:
+        console.print(f"and {len(result.failed_shards) - NAMED:,} more shards; see `status`")
     if not result.success:
         return
     evaluation = dataset.store.need(dataset.at("evaluation_model")).figures
@@ -94,6 +101,15 @@ def _show(console: Console, dataset: Dataset, result: RunResult) -> None:
     console.print(f"report  {page}", soft_wrap=True, highlight=False)
     console.print(f"export  {own_name()} export {dataset.name} --out subset.parquet")
     console.print("look    make ui   (http://127.0.0.1:3000)")
+
+
+def _changed(changes: dict[str, Any]) -> str:
+    if changes["against"] is None:
+        return ""
+    return (
+        f"; {changes['kept']:,} of the subset before stay, {changes['removed']:,} left, "
+        f"{changes['added']:,} came"
+    )
 
 
 def _set_aside(dataset: Dataset) -> int:
@@ -111,7 +127,7 @@ def _told(dataset: Dataset, asset: Any, status: str) -> str:
     if asset.asset in ("raw", "embeddings", "sensitivity_scores"):
         told = f"{asset.computed} shards computed, {asset.unchanged} unchanged"
         aside = _set_aside(dataset) if asset.asset == "raw" else 0
-        return told + (f"; {aside:,} rows set aside (quarantine.parquet)" if aside else "")
+        return told + (f"; {aside:,} rows set aside (see `quarantine`)" if aside else "")
     figures = dataset.store.need(dataset.at(asset.asset)).figures
     if asset.asset == "pilot_model":
         return f"trained on {figures['rows']:,} of {figures['population']:,} rows"
@@ -123,6 +139,7 @@ def _told(dataset: Dataset, asset: Any, status: str) -> str:
             f"{figures['distinct_rows']:,} rows stand for {figures['rows']:,}; weights add up to "
             f"{figures['weight_total']:,.0f}, an unbiased estimate of that"
             + (f"; {repeats:,} repeated rows left out" if repeats else "")
+            + (_changed(figures["changes"]) if status == "computed" else "")
         )
     if asset.asset == "evaluation_model" and "gain" in figures:
         metric, gain = next(iter(figures["gain"].items()))
