@@ -24,6 +24,7 @@ from curation.pipeline.dataset import (
 from curation.pipeline.findings import Finding
 from curation.pipeline.pilot import fit_score_model, load_score_model, pilot_in, pilot_rows
 from curation.pipeline.population import Population, population
+from curation.pipeline.recipes import columns_and_holdout
 from curation.pipeline.score import Centroids, cluster, rows_of
 from curation.pipeline.strata import current_strata
 from curation.pipeline.subset import draw_subset, load_scored
@@ -104,6 +105,7 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
                 config.selection.model_dump(),
                 config.score.model_dump(),
                 config.encoder.max_length,
+                columns_and_holdout(config),
             ]
         ),
         upstream={
