@@ -16,10 +16,17 @@ from curation.pipeline.tables import SUBSET, read_json
 from curation.store import Artifact, StoreError
 
 SHARDS = "shards.json"
+FITTED = "the clusters were fitted anew"
+SETTINGS = "the settings changed"
+# Why a row leaves that is as likely as before, by design; in the others strata decide.
+OTHERS = {"iid": "the luck of the draw", "systematic": "the luck of the draw",
+          "uniform": "rows with smaller numbers came"}  # fmt: skip
 NAMED = 20  # shards that are named; the others are counted
 
 
-def what_changed(people: Population, frame: pl.DataFrame, chosen: Chosen) -> dict[str, Any]:
+def what_changed(
+    people: Population, frame: pl.DataFrame, chosen: Chosen, config_hash: str
+) -> dict[str, Any]:
     """Compare a subset that is about to be written with the published one.
 
     Parameters
@@ -30,13 +37,15 @@ def what_changed(people: Population, frame: pl.DataFrame, chosen: Chosen) -> dic
         The new subset.
     chosen
         Its draw.
+    config_hash
+        Of the settings it was drawn by.
 
     Returns
     -------
     dict
         ``against`` (the version compared with, None if there is none), counts ``kept``, ``added``
         and ``removed``, ``added_because`` and ``removed_because`` (reason -> rows), the shards that
-        are new, changed and gone, and whether the clusters were fitted anew.
+        are new, changed and gone, and whether the clusters were fitted anew or settings changed.
     """
     before = _published(people.dataset)
     if before is None:
@@ -52,6 +61,8 @@ def what_changed(people: Population, frame: pl.DataFrame, chosen: Chosen) -> dic
     now = dict(people.hashes)
     fit = people.dataset.store.need(people.dataset.at(CENTROIDS)).content_hash
     refit = before.manifest.recipe["upstream"].get("centroids") != fit
+    settings = before.manifest.recipe["config_hash"] != config_hash
+    why = FITTED if refit else SETTINGS if settings else ""
     old = pl.read_parquet(before.path(SUBSET), columns=["id", "shard", "inclusion_probability"])
     kept = frame.select("id").join(old.select("id"), on="id", how="semi")
     removed = old.join(frame.select("id"), on="id", how="anti")
@@ -62,13 +73,14 @@ def what_changed(people: Population, frame: pl.DataFrame, chosen: Chosen) -> dic
         "added": len(added),
         "removed": len(removed),
         "added_because": dict(
-            Counter(_why_added(s, had, now, refit=refit) for s in added["shard"].to_list())
+            Counter(_why_added(s, had, now, why) for s in added["shard"].to_list())
         ),
-        "removed_because": _why_removed(people, removed, chosen, now, refit=refit),
+        "removed_because": _why_removed(people, removed, chosen, now, why),
         "shards_new": _named(s for s in now if s not in had),
         "shards_changed": _named(s for s in now if s in had and had[s] != now[s]),
         "shards_gone": _named(s for s in had if s not in now),
         "refit": refit,
+        "settings": settings,
     }
 
 
@@ -88,12 +100,12 @@ def _named(shards: Any) -> list[str]:
     return listed[:NAMED] + more
 
 
-def _why_added(shard: str, had: Mapping[str, str], now: Mapping[str, str], *, refit: bool) -> str:
+def _why_added(shard: str, had: Mapping[str, str], now: Mapping[str, str], why: str) -> str:
     if shard not in had:
         return "its shard is new"
     if had[shard] != now[shard]:
         return "its shard changed"
-    return "the clusters were fitted anew" if refit else "takes the place of rows that left"
+    return why or "takes the place of rows that left"
 
 
 def _why_removed(
@@ -101,16 +113,14 @@ def _why_removed(
     removed: pl.DataFrame,
     chosen: Chosen,
     now: Mapping[str, str],
-    *,
-    refit: bool,
+    why: str,
 ) -> dict[str, int]:
-    """Count the reasons of the rows that left."""
+    """Count the reasons of the rows that left; `why` is that of all that could be drawn again."""
     index = pl.DataFrame({"id": people.ids, "_row": np.arange(len(people))})
     rows = removed.join(index, on="id", how="left")
-    drawn = chosen.parts[0].drawn.probabilities
     chance = np.ones(len(people))
-    if drawn is not None:
-        chance[chosen.rest] = drawn
+    chance[chosen.rest] = chosen.chance
+    others = OTHERS.get(chosen.parts[0].drawn.design, "others of its stratum came")
     found: Counter[str] = Counter()
     for shard, before, row in zip(
         rows["shard"], rows["inclusion_probability"], rows["_row"], strict=True
@@ -119,9 +129,7 @@ def _why_removed(
             found["its shard could not be read"] += 1
         elif row is None:
             found["its shard is gone" if shard not in now else "it left its shard"] += 1
-        elif refit:
-            found["the clusters were fitted anew"] += 1
         else:
-            fell = chance[row] < before
-            found["its probability fell" if fell else "others of its stratum came"] += 1
+            fell = chance[row] < before * (1.0 - 1e-9)
+            found[why or ("its probability fell" if fell else others)] += 1
     return dict(found)

@@ -93,6 +93,15 @@ class Chosen:
         return self.rows[self.reason == "pilot"]
 
     @property
+    def chance(self) -> Floats:
+        """(r,) inclusion probability of every row that was up for drawing, all rounds together."""
+        missed = np.ones(len(self.rest))
+        for part in self.parts:
+            if part.drawn.probabilities is not None:
+                missed *= 1.0 - part.drawn.probabilities
+        return 1.0 - missed
+
+    @property
     def draws(self) -> int:
         """Number of draws, all rounds together."""
         return sum(part.draws for part in self.parts)

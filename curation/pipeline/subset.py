@@ -118,6 +118,14 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     draws = budget_of(dataset, len(people)) - len(pilot)
     borders, strata_hash = kept_strata(dataset, centroids.artifact, draws, draw)
 
+    config_hash = digest(
+        [
+            dataset.config.selection.model_dump(),
+            dataset.config.score.model_dump(),
+            dataset.config.columns.model_dump(),
+        ]
+    )
+
     def fill(draft: Draft) -> None:
         chosen = draw(borders)
         frame = _frame(people, chosen, fitted, scored)
@@ -126,18 +134,13 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         write_json(draft.folder / SHARDS, dict(people.hashes))
         draft.row_count = len(frame)
         draft.figures.update(_figures(people, chosen, centroids))
-        draft.figures["changes"] = what_changed(people, frame, chosen)
+        draft.figures["changes"] = what_changed(people, frame, chosen, config_hash)
         subset_view(draft, frame, people)
 
     outcome = dataset.produce(
         SELECTED_SUBSET,
         None,
-        config_hash=digest(
-            [
-                dataset.config.selection.model_dump(),
-                dataset.config.score.model_dump(),
-            ]
-        ),
+        config_hash=config_hash,
         upstream={
             "population": people.content_hash,
             PILOT_MODEL: pilot_model.content_hash,
