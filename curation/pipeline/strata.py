@@ -15,7 +15,7 @@ from curation.pipeline.dataset import CENTROIDS, Dataset
 from curation.pipeline.tables import read_arrays, write_arrays
 from curation.sampling.designs import IN_STRATA
 from curation.selection import Borders
-from curation.store import Artifact, Draft, Recipe, digest
+from curation.store import Artifact, Draft, Recipe, StoreError, digest
 
 STRATA = "strata"
 STRATA_FILE = "borders.safetensors"
@@ -52,7 +52,7 @@ def kept_strata(
     at = dataset.at(STRATA)
     selection = config.selection.model_dump(exclude={"calibrate", "weight_exponent"})
     upstream = {CENTROIDS: centroids.content_hash}
-    found = dataset.store.current(at)
+    found = _current(dataset)
     if found is not None:
         had = found.manifest.recipe
         same = (
@@ -60,9 +60,10 @@ def kept_strata(
             and had["config_hash"] == digest(selection)
             and had["upstream"] == upstream
         )
-        kept = _read(found)
-        if same and 0.5 <= budget / kept.budget <= 2.0:
-            return kept, found.content_hash
+        if same:
+            kept = _read(found)
+            if 0.5 <= budget / kept.budget <= 2.0:
+                return kept, found.content_hash
     borders = draw().borders
     if borders is None:
         return None, ""
@@ -88,8 +89,15 @@ def kept_strata(
 
 def current_strata(dataset: Dataset) -> Borders | None:
     """Return the borders the published subset was drawn with, if any."""
-    found = dataset.store.current(dataset.at(STRATA))
+    found = _current(dataset)
     return None if found is None else _read(found)
+
+
+def _current(dataset: Dataset) -> Artifact | None:
+    try:
+        return dataset.store.current(dataset.at(STRATA))
+    except StoreError:
+        return None  # damaged: strata are cut anew
 
 
 def _read(artifact: Artifact) -> Borders:
