@@ -25,6 +25,8 @@ from curation.store import Artifact
 
 JUDGED = 4000  # rows that came since the fit whose distance is looked at
 FEWEST = 50  # fewer rows say little of a cost or a share
+# Standard errors by which new rows must differ: of rows like those before one look in 1,000 does
+LUCK = 3.0
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,10 @@ def _decide_by_new_rows(
         np.argsort(people.numbers(people.dataset.config.selection.seed).of("refit")[since])
     ]
     rows = np.sort(line[:JUDGED])
-    ratio = _cost_per_row(people, centroids, rows) / max(centroids.fitted_on.cost_per_row, 1e-300)
-    figures |= {"rows_since": len(since), "cost_ratio": round(float(ratio), 4)}
-    if len(since) >= FEWEST and ratio > wanted.cost_ratio:
+    cost = _costs(people, centroids, rows) / max(centroids.fitted_on.cost_per_row, 1e-300)
+    ratio, luck = float(cost.mean()), LUCK * float(cost.std()) / len(rows) ** 0.5
+    figures |= {"rows_since": len(since), "cost_ratio": round(ratio, 4)}
+    if len(since) >= FEWEST and ratio > max(wanted.cost_ratio, 1.0 + luck):
         return Decision(
             True, f"new rows cost {ratio:.2f} times as much (refit.cost_ratio)", figures
         )
@@ -136,19 +139,28 @@ def _decide_by_new_rows(
         "violated_share_then": round(before, 4),
         "violated_share_now": round(now, 4),
     }
-    if len(asked) >= FEWEST and now > before + wanted.violated_share:
+    assert centroids.fitted.pilot is not None  # noqa: S101  `before` is of its rows
+    luck = _luck(before, centroids.fitted.pilot.weight, len(asked))
+    if len(asked) >= FEWEST and now > before + max(wanted.violated_share, luck):
         return Decision(True, "too many new rows are above their sensitivity", figures)
     return Decision(False, "cost and scores of new rows are like those of the fit", figures)
 
 
-def _cost_per_row(people: Population, centroids: Centroids, rows: NDArray[np.int64]) -> float:
-    """Return the mean squared distance of rows to their centroids."""
+def _costs(people: Population, centroids: Centroids, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the squared distances of rows to their centroids."""
     table = PeopleTable(people, centroids.mapping, rows, like=centroids.fitted_on.labels)
-    total = 0.0
-    for _, view in table.blocks():
-        _, distance = clustering.assign(view.points, centroids.fitted.clusters.centroids)
-        total += float(distance.sum(dtype=np.float64))
-    return total / len(rows)
+    found = [
+        clustering.assign(view.points, centroids.fitted.clusters.centroids)[1].astype(np.float64)
+        for _, view in table.blocks()
+    ]
+    return np.concatenate(found)
+
+
+def _luck(before: float, weight: NDArray[np.float64], asked: int) -> float:
+    """Return how far a share of violated rows may be above that of the pilot's by luck alone."""
+    pilot = float(weight.sum() ** 2 / np.square(weight).sum())  # of unequal weights: fewer rows
+    share = min(max(before, 1.0 / pilot), 0.5)
+    return LUCK * float(np.sqrt(share * (1.0 - share) * (1.0 / asked + 1.0 / pilot)))
 
 
 def _needs_medoids(dataset: Dataset) -> bool:
