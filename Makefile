@@ -11,11 +11,12 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test ui lint check run setup clean bench-estimation bench-regression bench-incremental audit
+.PHONY: help demo test test-long ui lint check run setup clean bench-estimation bench-regression bench-incremental audit
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n '3,5s/^#   //p' Makefile
+	@echo 'make test-long   the tests that take a minute and more'
 	@echo 'make run DATASET=reviews   curate another data set'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
@@ -60,6 +61,10 @@ ui: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# A week of deliveries, runs that would overlap, and other tests of a minute and more.
+test-long: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
