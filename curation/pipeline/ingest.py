@@ -137,13 +137,17 @@ def make_embeddings(dataset: Dataset, shard: str) -> Outcome:
         fingerprint = digest([fingerprint, trained[1]])
 
     def fill(draft: Draft) -> None:
-        encoder = _encoder(config.encoder.model_dump_json(), trained and trained[0])
+        encoder = _encoder_for(config.encoder, trained and trained[0])
         with VectorWriter(draft.folder / EMBEDDINGS_FILE, "embedding") as out:
             for rows in read_blocks(raw.path(ROWS), ["id", columns.input], rows=ROWS_AT_A_TIME):
                 inputs = rows[columns.input]
-                matrix = np.asarray(
-                    encoder.encode(inputs, label=f"encode {shard}"), dtype=np.float32
-                )
+                try:
+                    encoded = encoder.encode(inputs, label=f"encode {shard}")
+                except EncoderError as error:
+                    raise EncoderError(
+                        f"data set {dataset.name}, shard {shard}: {error}"
+                    ) from error
+                matrix = np.asarray(encoded, dtype=np.float32)
                 _must_be_finite(matrix, rows, dataset, shard)
                 out.write(rows["id"].to_list(), matrix)
         draft.row_count = out.rows
@@ -178,6 +182,14 @@ def _must_be_finite(
             f"data set {dataset.name}, shard {shard}: the embedding of the row with the id "
             f"{rows['id'][row]!r} is not finite; look at its {rows.columns[1]!r}"
         )
+
+
+def _encoder_for(config: Encoder, trained: Path | None) -> RowEncoder:
+    if config.type in ("pixels", "precomputed"):
+        # They take the rows' length from the first they see, and must not from another shard's:
+        # which shard is wrong is not for their order to say.
+        return open_encoder(config, trained=trained)
+    return _encoder(config.model_dump_json(), trained)
 
 
 @lru_cache(maxsize=1)

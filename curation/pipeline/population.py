@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from curation.pipeline.dataset import EMBEDDINGS, RAW, Dataset
-from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, read_vectors
+from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, read_vectors, together
 from curation.selection import Numbers
 from curation.sources import stored_name
 from curation.store import Artifact, StoreError, digest
@@ -118,18 +119,15 @@ class Population:
 
     def rows(self, chosen: NDArray[np.int64]) -> pl.DataFrame:
         """Return the raw rows of chosen indices, in their order, with a `shard` column."""
-        frames = []
+        frames, places = [], []
         for index in np.unique(self.shard[chosen]):
             shard = self.shards[index]
             here = np.flatnonzero(self.shard[chosen] == index)
             table = pl.read_parquet(raw_artifact(self.dataset, shard).path(ROWS))
-            frames.append(
-                table[self.position[chosen[here]]].with_columns(
-                    pl.lit(shard).alias("shard"), pl.Series("_place", here)
-                )
-            )
-        # diagonal: shards may differ in their further columns
-        return pl.concat(frames, how="diagonal_relaxed").sort("_place").drop("_place")
+            rows = table[self.position[chosen[here]]]
+            frames.append(rows.with_columns(pl.lit(shard).alias("shard")))
+            places.append(here)
+        return together(frames)[np.argsort(np.concatenate(places))]
 
 
 def raw_artifact(dataset: Dataset, shard: str) -> Artifact:
@@ -173,6 +171,9 @@ def population(dataset: Dataset, *, split: str = "train") -> Population:
             f"data set {dataset.name}: none of its {len(known)} shards is embedded; "
             f"materialize raw and embeddings first (curation run {dataset.name}){told}"
         )
+    odd = _odd_widths(dataset, {k: pair[1] for k, pair in there.items()})
+    there = {shard: pair for shard, pair in there.items() if shard not in odd}
+    missing.update(odd)
     return _load(
         dataset,
         tuple(there),
@@ -192,6 +193,35 @@ def shard_population(dataset: Dataset, shard: str) -> Population:
     hashes = (digest([pair[0].content_hash, pair[1].content_hash]),)
     encoder = _encoder_of(dataset, {shard: pair[1]})
     return _load.__wrapped__(dataset, (shard,), (), (), encoder, hashes, "train", empty=True)
+
+
+def odd_widths(dataset: Dataset) -> dict[str, str]:
+    """Return the shards whose embeddings have another length than those of most rows, and why.
+
+    Which ones these are depends on no order in which the shards came.
+    """
+    embedded = set(dataset.store.shards(dataset.name, EMBEDDINGS))
+    known = [s.key for s in dataset.source().shards() if s.key in embedded]
+    return _odd_widths(dataset, {k: dataset.store.need(dataset.at(EMBEDDINGS, k)) for k in known})
+
+
+def _odd_widths(dataset: Dataset, embeddings: Mapping[str, Artifact]) -> dict[str, str]:
+    rows: Counter[int] = Counter()
+    widths: dict[str, int] = {}
+    for shard, artifact in embeddings.items():
+        if artifact.manifest.row_count:  # without a row, there is no length
+            widths[shard] = int(artifact.figures["dimension"])
+            rows[widths[shard]] += artifact.manifest.row_count
+    if len(rows) < 2:
+        return {}
+    usual = max(rows, key=lambda width: (rows[width], width))
+    return {
+        shard: f"data set {dataset.name}, shard {shard}: its embeddings have {width} numbers, "
+        f"those of most rows have {usual}. Make the inputs {dataset.columns.input!r} of one "
+        "size, or remove the shard."
+        for shard, width in widths.items()
+        if width != usual
+    }
 
 
 def _pair(dataset: Dataset, shard: str, *, may_differ: bool) -> tuple[Artifact, Artifact] | None:

@@ -20,6 +20,7 @@ from curation.pipeline.findings import (
 )
 from curation.pipeline.ingest import make_embeddings, make_raw
 from curation.pipeline.listing import Listing
+from curation.pipeline.population import odd_widths
 from curation.pipeline.score import Centroids, make_sensitivity_scores
 from curation.store.failures import read_mark
 
@@ -66,6 +67,7 @@ def embeddings_maker() -> MakeShard:
 def scores_maker() -> MakeShard:
     """Return what scores shards; the centroids are read once."""
     loaded: dict[str, Centroids] = {}
+    odd: dict[str, dict[str, str]] = {}
 
     def make(dataset: Dataset, shard: str) -> tuple[Outcome, list[Finding]]:
         there = dataset.store.current(dataset.at(EMBEDDINGS, shard)) is not None
@@ -73,6 +75,10 @@ def scores_maker() -> MakeShard:
             mark = read_mark(dataset.store.folder(dataset.at(asset, shard)))
             if mark is not None and (asset == EMBEDDINGS or not there):
                 raise NotThere(f"data set {dataset.name}: shard {shard} is left out: {mark.reason}")
+        if dataset.name not in odd:
+            odd[dataset.name] = odd_widths(dataset)
+        if shard in odd[dataset.name]:
+            raise NotThere(odd[dataset.name][shard])
         centroids = loaded.get(dataset.name) or Centroids.load(dataset)
         loaded[dataset.name] = centroids
         outcome = make_sensitivity_scores(dataset, shard, centroids)

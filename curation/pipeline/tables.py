@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ def write_vectors(path: Path, columns: dict[str, Any], **vectors: NDArray[np.flo
     arrays = {name: pa.array(values) for name, values in columns.items()}
     for name, matrix in vectors.items():
         flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel())
-        arrays[name] = pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+        # Arrow has no lists of length 0, which is what is known of a shard without rows.
+        arrays[name] = pa.FixedSizeListArray.from_arrays(flat, max(matrix.shape[1], 1))
     table = pa.table(arrays)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -85,6 +86,58 @@ def read_columns(path: Path, columns: list[str]) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101  a table gives a frame
     return frame
+
+
+def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Put frames below one another, also where they differ in their columns.
+
+    A column that a frame lacks is null there. One of several types gets the type that holds all of
+    them; where there is none (a list here, a number there), it becomes text, with nested values as
+    JSON.
+    """
+    kinds: dict[str, set[pl.DataType]] = {}
+    for frame in frames:
+        for name, kind in frame.schema.items():
+            kinds.setdefault(name, set()).add(kind)
+    mixed = [name for name, found in kinds.items() if not _go_together(found)]
+    plain = [
+        frame.with_columns(_as_text(frame[name]) for name in mixed if name in frame.columns)
+        for frame in frames
+    ]
+    return pl.concat(plain, how="diagonal_relaxed")
+
+
+def _go_together(kinds: set[pl.DataType]) -> bool:
+    """Whether a type holds the values of all of these as they are."""
+    kinds = kinds - {pl.Null()}
+    if len(kinds) < 2:
+        return True
+    # A number among lists would become a list, and a text among bytes bytes.
+    if len({type(k) if k.is_nested() or k == pl.Binary else None for k in kinds}) > 1:
+        return False
+    try:
+        empty = [pl.Series("", [], dtype=kind).to_frame() for kind in kinds]
+        pl.concat(empty, how="vertical_relaxed")
+    except pl.exceptions.PolarsError:
+        return False
+    return True
+
+
+def _as_text(values: pl.Series) -> pl.Series:
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        return pl.Series(values.name, map(_json, values.to_list()), dtype=pl.String)
+    return values.cast(pl.String)
+
+
+def _json(value: Any) -> str | None:
+    """Return a value as JSON; bytes, and dates within it, are texts."""
+    if isinstance(value, bytes):
+        return _inner(value)
+    return None if value is None else json.dumps(value, ensure_ascii=False, default=_inner)
+
+
+def _inner(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 class ColumnHash:
