@@ -16,6 +16,7 @@ from curation.locks import dataset_lock
 from curation.pipeline.automation import range_tags, register
 from curation.pipeline.component import dataset_definitions
 from curation.pipeline.dataset import ASSETS, EMBEDDINGS, RAW, Dataset, project_root, store_root
+from curation.pipeline.population import odd_widths
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -58,7 +59,7 @@ class RunResult:
     new_shards, gone_shards
         Shards that were registered, and that were removed.
     failed_shards
-        Shards that could not be read or embedded, and why.
+        Shards that could not be read or embedded, or not as the others were, and why.
     """
 
     success: bool
@@ -139,7 +140,8 @@ def _run(dataset: Dataset, instance: dg.DagsterInstance) -> RunResult:
             for asset in (RAW, EMBEDDINGS)
             for shard, mark in dataset.store.failed(dataset.name, asset).items()
             if shard in keys
-        },
+        }
+        | odd_widths(dataset),
     )
 
 
@@ -156,7 +158,7 @@ def _asset_result(dataset: Dataset, result: dg.ExecuteInProcessResult, asset: st
             if entry is not None and not str(entry.value).startswith("failed"):
                 status[materialization.partition] = str(entry.value).startswith("unchanged")
         elif event.is_step_failure:
-            error = _message(event)
+            error = _message(event, dataset)
     seconds = _seconds(result, step)
     unchanged = sum(status.values())
     return AssetResult(asset, len(status) - unchanged, unchanged, seconds, error)
@@ -169,12 +171,18 @@ def _seconds(result: dg.ExecuteInProcessResult, step: str) -> float:
     return 0.0
 
 
-def _message(event: dg.DagsterEvent) -> str:
-    """Return the first cause of a step's failure."""
+def _message(event: dg.DagsterEvent, dataset: Dataset) -> str:
+    """Return the first cause of a step's failure, as it is told to people."""
     failure = event.step_failure_data
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
     error = failure.error
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error is not None else "failed"
+    if error is None:
+        return "failed"
+    name, _, told = error.message.strip().partition(": ")
+    # The class of an error that is ours is of no use to whoever reads it; that of others may be.
+    ours = name.startswith("curation.") or name == "ValueError"
+    text = told if ours and told else error.message.strip()
+    return text if dataset.name in text else f"data set {dataset.name}: {text}"

@@ -25,7 +25,9 @@ def resolve_k(k: int | str, *, budget: int, rows: int) -> int:
     if k == "auto":
         return max(1, min(round(AUTO_K_SHARE * budget), AUTO_K_MOST, rows))
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= rows:
-        raise ValueError(f"k must be `auto` or between 1 and {rows} (the rows), got {k!r}")
+        raise ValueError(
+            f"k must be `auto` or between 1 and {rows} (the rows), got {k!r}; set it lower"
+        )
     return int(k)
 
 
@@ -63,7 +65,9 @@ def resolve_budget(
     if not number or not np.isfinite(s) or s != int(s):
         raise ValueError(f"budget must be a whole number of rows, got {s}")
     if not 1 <= s <= n:
-        raise ValueError(f"a budget of {s:,} rows does not fit a data set of {n:,} rows")
+        raise ValueError(
+            f"a budget of {s:,} rows does not fit a data set of {n:,} rows; set it lower"
+        )
     return int(s)
 
 
