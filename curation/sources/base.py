@@ -22,6 +22,8 @@ _MOST_KEY = 150
 VALUE_LENGTH = 200
 """How much of a rejected value is kept, in characters."""
 
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 
 def readable(text: str) -> str:
     """Return `text` as it can be written: what is no Unicode character is written as its code."""
@@ -32,8 +34,9 @@ class SourceError(Exception):
     """Data cannot be found or read; the message says where it was looked for and what to do."""
 
     def __init__(self, message: str) -> None:
-        # Names of files may be no text; a message must be, wherever it is written to.
-        super().__init__(readable(message))
+        # Names of files may be no text; a message must be, wherever it is written to. What it
+        # repeats of a file must not control a terminal, nor turn the direction of the rest.
+        super().__init__(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], readable(message)))
 
 
 class ShardChanged(SourceError):  # noqa: N818 says what happened, not that something is wrong

@@ -17,6 +17,9 @@ QUARANTINE = {"row": pl.UInt32, "field": pl.String, "reason": pl.String, "value"
 MOST = 1e18
 """The largest number in a list: of larger ones, squares and their sums are beyond float32."""
 
+MOST_NAME = 1000
+"""The most characters of an id, a label or a group."""
+
 
 @dataclass
 class Faults:
@@ -125,20 +128,37 @@ def _check_lists(series: pl.Series, faults: Faults) -> None:
         series,
         lambda row: f"the input has {lengths[row]} values, most of this shard's have {usual}",
     )
-    element = pl.element().cast(pl.Float64)
-    wrong = lists.list.eval(element.is_null() | ~element.is_finite()).list.any()
-    reason = "the input holds a value that is null or not finite"
-    faults.add(mask_of(wrong), series.name, series, reason)
-    if lists.dtype == pl.List(pl.Float64):  # which float32, by which all is computed, cannot hold
-        far = lists.list.eval(element.abs() > MOST).list.any()
-        faults.add(mask_of(far), series.name, series, f"the input holds a number beyond {MOST:g}")
+    number = pl.element().cast(pl.Float64)
+    bad = number.is_null() | ~number.is_finite()
+    wrong = mask_of(lists.list.eval(bad | (number.abs() > MOST)).list.any())
+    if wrong.any():
+        reason = "the input holds a value that is null or not finite"
+        faults.add(mask_of(lists.list.eval(bad).list.any()), series.name, series, reason)
+        faults.add(wrong, series.name, series, f"the input holds a number beyond {MOST:g}")
+
+
+def _long(text: pl.Series, faults: Faults, what: str) -> None:
+    """Set names aside that are no names: all of them are held side by side, as wide as one."""
+    lengths = text.str.len_chars()
+    faults.add(
+        mask_of(lengths > MOST_NAME),
+        text.name,
+        text,
+        lambda row: f"the {what} is longer than {MOST_NAME} characters: {lengths[row]}",
+    )
 
 
 def check_label(series: pl.Series, faults: Faults, where: str) -> pl.Series:
     """Return the label as text; it must not be null."""
     text = as_text(series, "columns.label", where)
     faults.add(mask_of(text.is_null()), series.name, text, "the label is null")
+    _long(text, faults, "label")
     return text
+
+
+def check_group(series: pl.Series, faults: Faults, where: str) -> None:
+    """Refuse what cannot be a group's name; null can, and the column is kept as it is."""
+    _long(as_text(series, "columns.group", where), faults, "group")
 
 
 def check_target(series: pl.Series, faults: Faults, where: str) -> pl.Series:
@@ -163,4 +183,5 @@ def check_ids(series: pl.Series, faults: Faults, where: str) -> pl.Series:
     text = as_text(series, "columns.id", where)
     faults.add(mask_of(text.is_null()), series.name, text, "the id is null")
     faults.add(_empty(text), series.name, text, "the id is empty")
+    _long(text, faults, "id")
     return text

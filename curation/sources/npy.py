@@ -125,7 +125,7 @@ def _sidecar(path: Path, rows: int, *, config: Source, where: str) -> pl.DataFra
     if table.height != rows:
         raise SourceError(
             f"{where}: {path} has {rows} rows, but {file.name} beside it has {table.height}. "
-            "Both must have the same rows in the same order."
+            "Save both again, with the same rows in the same order."
         )
     if COLUMN in table.columns:
         raise SourceError(

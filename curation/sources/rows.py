@@ -14,6 +14,7 @@ from curation.sources.base import UNPARSED, UNPARSED_VALUE, SourceError, some
 from curation.sources.checks import (
     Faults,
     as_text,
+    check_group,
     check_ids,
     check_input,
     check_label,
@@ -137,8 +138,8 @@ class RowReader:
             typed[columns.label] = check_label(frame[columns.label], faults, where)
         if columns.target:
             typed[columns.target] = check_target(frame[columns.target], faults, where)
-        if columns.group:  # kept as it is; but what is no text cannot be a group's name
-            as_text(frame[columns.group], "columns.group", where)
+        if columns.group:
+            check_group(frame[columns.group], faults, where)
         return typed
 
     def _ids(self, frame: pl.DataFrame, typed: dict[str, pl.Series], faults: Faults) -> pl.Series:
