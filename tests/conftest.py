@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hostile_table import summary  # noqa: E402
 
 PACKAGE_REASON = "Debian package"
 
@@ -58,3 +59,8 @@ def chromium() -> str:
     found = shutil.which("chromium") or "/usr/bin/chromium"
     need_debian("chromium", found)
     return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what became of the hostile inputs (here, since workers have no terminal)."""
+    summary(terminalreporter)
