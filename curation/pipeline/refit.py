@@ -19,7 +19,7 @@ from curation.pipeline.pilot import budget_of, load_score_model, pilot_in, pilot
 from curation.pipeline.population import Population
 from curation.pipeline.recipes import centroids_recipe, pilot_recipe
 from curation.pipeline.rows import PeopleTable
-from curation.pipeline.score import Centroids
+from curation.pipeline.score import Centroids, needs_medoids
 from curation.selection import assign, measure
 from curation.store import Artifact
 
@@ -96,7 +96,7 @@ def _decide(people: Population, pilot: Artifact) -> Decision:
     shrunk = _pilot_too_large_or_small(people, pilot)
     if shrunk:
         return Decision(True, shrunk, figures)
-    if _needs_medoids(dataset) and (centroids.medoids_in(people) < 0).any():
+    if needs_medoids(dataset) and (centroids.medoids_in(people) < 0).any():
         return Decision(True, "a medoid whose score is asked for is gone", figures)
     since = np.flatnonzero(
         np.isin(people.shard, [i for i, s in enumerate(people.shards) if about.lacks(people, s)])
@@ -161,11 +161,6 @@ def _luck(before: float, weight: NDArray[np.float64], asked: int) -> float:
     pilot = float(weight.sum() ** 2 / np.square(weight).sum())  # of unequal weights: fewer rows
     share = min(max(before, 1.0 / pilot), 0.5)
     return LUCK * float(np.sqrt(share * (1.0 - share) * (1.0 / asked + 1.0 / pilot)))
-
-
-def _needs_medoids(dataset: Dataset) -> bool:
-    """Whether the medoids' own rows are read again."""
-    return dataset.config.score.rounds > 1 or dataset.config.selection.law == "regression"
 
 
 def _pilot_too_large_or_small(people: Population, pilot: Artifact) -> str:

@@ -255,6 +255,11 @@ class FittedOn:
         return cls(**{**value, **lists})
 
 
+def needs_medoids(dataset: Dataset) -> bool:
+    """Whether the medoids' own rows are read again."""
+    return dataset.config.score.rounds > 1 or dataset.config.selection.law == "regression"
+
+
 @dataclass(frozen=True)
 class Centroids:
     """The centroids as they were stored."""
@@ -294,8 +299,20 @@ class Centroids:
         return found["_row"].fill_null(-1).to_numpy()
 
     def fitted_for(self, people: Population) -> Fitted:
-        """Return what was learned, its medoids as indices into a population."""
-        clusters = replace(self.fitted.clusters, medoid_rows=self.medoids_in(people))
+        """Return what was learned, its medoids as indices into a population.
+
+        Raises
+        ------
+        StoreError
+            If a medoid is gone whose row is read again.
+        """
+        rows = self.medoids_in(people)
+        if (rows < 0).any() and needs_medoids(people.dataset):
+            raise StoreError(
+                f"data set {people.dataset.name}: {int((rows < 0).sum())} medoids are gone whose "
+                "score is asked for; materialize pilot_model and centroids again"
+            )
+        clusters = replace(self.fitted.clusters, medoid_rows=rows)
         return replace(self.fitted, clusters=clusters)
 
     @property

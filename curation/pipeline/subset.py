@@ -118,13 +118,7 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     draws = budget_of(dataset, len(people)) - len(pilot)
     borders, strata_hash = kept_strata(dataset, centroids.artifact, draws, draw)
 
-    config_hash = digest(
-        [
-            dataset.config.selection.model_dump(),
-            dataset.config.score.model_dump(),
-            dataset.config.columns.model_dump(),
-        ]
-    )
+    config_hash = _settings_hash(dataset)
 
     def fill(draft: Draft) -> None:
         chosen = draw(borders)
@@ -157,6 +151,11 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     if not outcome.unchanged and not any(f.blocks for f in findings):
         dataset.store.publish(dataset.at(SELECTED_SUBSET), outcome.artifact.manifest.version)
     return outcome, findings
+
+
+def _settings_hash(dataset: Dataset) -> str:
+    config = dataset.config
+    return digest([one.model_dump() for one in (config.selection, config.score, config.columns)])
 
 
 def _frame(people: Population, chosen: Chosen, fitted: Fitted, scored: PerRow) -> pl.DataFrame:

@@ -40,7 +40,7 @@ from curation.pipeline.score import (
 from curation.pipeline.subset import make_selected_subset
 from curation.sampling import permanent_random_numbers
 from curation.selection import Borders, Numbers, PerRow, assign, measure
-from curation.store import Store, digest
+from curation.store import Store, StoreError, digest
 
 CENTRES = np.random.default_rng(99).normal(size=(4, 6)) * 1.5
 Shard = tuple[np.ndarray, np.ndarray, np.ndarray, str]
@@ -370,6 +370,16 @@ def test_a_row_that_is_left_out_may_be_of_a_class_the_fit_never_saw(source):
     assert people.repeats > 50
     assert "class never seen" not in people.classes
     assert not any(made(dataset).values())
+
+
+def test_medoids_that_left_between_the_stages_are_not_mistaken_for_another_row(source):
+    """Rounds ask for the medoids' scores again: of -1 that would be the last row's."""
+    dataset = with_settings(source, score={"rounds": 3})
+    made(dataset)
+    (source / "day-3.parquet").unlink()
+    with pytest.raises(StoreError, match=r"medoids are gone .* materialize pilot_model and"):
+        make_selected_subset(dataset)
+    assert all(made(dataset).values())
 
 
 def test_borders_that_are_damaged_are_cut_anew(source):
