@@ -159,7 +159,7 @@ DRAWS = 800
 def test_given_an_old_fit_totals_are_unbiased_and_intervals_honest(design):
     """Pilot, law and borders are settled; only the draw is repeated, with other numbers.
 
-    Twelve means within 4.9 standard errors: a sound code fails with probability 1e-5. A row's
+    Nine means within 4.9 standard errors: a sound code fails with probability 1e-5. A row's
     frequency may be off by 6.5, as those of rare rows are skewed. Coverage: 95 +- 3.
     """
     before = shards_of(20, 50)
