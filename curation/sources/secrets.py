@@ -20,9 +20,10 @@ _PATTERNS = (
     # sig=..., "token": "...", AccountKey=...;
     (
         re.compile(
-            rf"(?P<kept>(?<![\w-])['\"]?(?:{_NAMES})['\"]?\s*[=:]\s*)(?P<quote>['\"]?)"
-            r"[^\s'\"&;,<>)}\]]+",
-            re.IGNORECASE,
+            rf"(?P<kept>(?<![\w-])['\"]?(?:{_NAMES})['\"]?\s*[=:]\s*)"
+            # in quotes, to the other quote: it may hold what would end it elsewhere
+            r"(?:(?P<quote>['\"])(?:\\.|(?!(?P=quote))[^\\])*|[^\s'\"&;,<>)}\]]+)",
+            re.IGNORECASE | re.DOTALL,
         ),
         rf"\g<kept>\g<quote>{HIDDEN}",
     ),
