@@ -11,13 +11,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-long ui lint check run setup clean bench-estimation bench-regression bench-incremental audit
+.PHONY: help demo test test-long ui fuzz lint check run setup clean bench-estimation bench-regression bench-incremental audit
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n '3,5s/^#   //p' Makefile
 	@echo 'make test-long   the tests that take a minute and more'
 	@echo 'make run DATASET=reviews   curate another data set'
+	@echo 'make fuzz    generated input for the readers, 2,000 examples of each test (ten minutes)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
 	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
@@ -65,6 +66,9 @@ test: $(VENV)/.dev
 # A week of deliveries, runs that would overlap, and other tests of a minute and more.
 test-long: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m long
+
+fuzz: $(VENV)/.dev
+	@CURATION_FUZZ=long $(BIN)/python -m pytest --numprocesses 2 --dist load tests/fuzz
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
