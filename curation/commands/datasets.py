@@ -71,9 +71,11 @@ def list_datasets() -> None:
 def ui(host: str, port: int) -> None:
     """Start Dagster's webserver and daemon over the runs and artifacts made so far."""
     from curation.pipeline.dataset import project_root
-    from curation.pipeline.local import dagster_home
+    from curation.pipeline.local import instance, know_pools
+    from curation.registry import dataset_files
 
-    dagster_home()
+    with instance() as dagster_instance:
+        know_pools(dagster_instance, dataset_files())
     workspace = project_root() / "workspace.yaml"
     # beside this interpreter: the environment need not be activated
     dagster = Path(sys.executable).with_name("dagster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,18 @@ def dagster_home() -> Path:
     settings.touch()
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def know_pools(instance: dg.DagsterInstance, names: Iterable[str]) -> None:
+    """Make the pools of data sets known before a run asks for them.
+
+    Dagster gives a pool its default limit when it first sees a run in the queue that needs it, and
+    does not hold those runs to it: the first two runs of a data set would go side by side.
+    """
+    if instance.global_op_concurrency_default_limit is None:
+        return
+    for name in names:
+        instance.event_log_storage.initialize_concurrency_limit_to_default(name)
 
 
 @contextmanager

@@ -43,9 +43,10 @@ def test_runs_of_a_data_set_do_not_overlap(server):
     shards = [f"part-0{i}" for i in range(3)]
     for shard in shards:
         server.ask(add, s=selector, k=shard)
-    asset = [{"path": ["questions", "raw"]}]
+    # with embeddings a run takes long enough to meet the next one
+    assets = [{"path": ["questions", a]} for a in ("raw", "embeddings")]
     for shard in shards:
-        told = server.ask(BACKFILL, p={"assetSelection": asset, "partitionNames": [shard]})
+        told = server.ask(BACKFILL, p={"assetSelection": assets, "partitionNames": [shard]})
         assert told["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", told
 
     def ended() -> list[dict]:
