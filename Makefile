@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-long ui fuzz lint check run setup clean bench-estimation bench-regression bench-incremental audit
+.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench-estimation bench-regression bench-incremental audit
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test-long   the tests that take a minute and more'
 	@echo 'make run DATASET=reviews   curate another data set'
 	@echo 'make fuzz    generated input for the readers, 2,000 examples of each test (ten minutes)'
+	@echo 'make test-faults   disturb real runs (kills, full disks, bad networks) and run them again'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
 	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
@@ -69,6 +70,9 @@ test-long: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	@CURATION_FUZZ=long $(BIN)/python -m pytest --numprocesses 2 --dist load tests/fuzz
+
+test-faults: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist load
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

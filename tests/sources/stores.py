@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +48,12 @@ def proxy(port: int, faults: Faults) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if fault == "hang":
                 time.sleep(1.5)
+                self.close_connection = True
+                return
+            if fault == "reset":  # a load balancer that gives up on us
+                option = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+                self.connection.shutdown(socket.SHUT_RD)
                 self.close_connection = True
                 return
             if fault in ("500", "503", "403"):
