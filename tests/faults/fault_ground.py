@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,14 @@ PATIENCE = 120  # seconds that a run may take on a busy machine
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["fault_child", "fault_ground"])
-# what can't be imported is silently left out, and the server has no path but this
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-forkserver.ensure_running()
+
+
+@lru_cache(maxsize=1)
+def _serve() -> None:
+    """Start the server that children are forked from; it imports this module as well."""
+    # what can't be imported is silently left out, and the server has no path but this
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    forkserver.ensure_running()
 
 
 def _child(job: dict[str, Any]) -> None:
@@ -201,6 +207,7 @@ class Ground:
                 **environment,
             },
         }
+        _serve()
         process = _context.Process(target=_child, args=(job,))
         process.start()
         return Running(process, channel / "result.json", channel / "log", channel)
