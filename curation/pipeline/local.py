@@ -183,18 +183,24 @@ def _seconds(result: dg.ExecuteInProcessResult, step: str) -> float:
     return 0.0
 
 
+def _is_ours(message: str) -> bool:
+    return message.startswith("curation.")
+
+
 def _message(event: dg.DagsterEvent, dataset: Dataset) -> str:
     """Return the first cause of a step's failure, as it is told to people."""
     failure = event.step_failure_data
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
     error = failure.error
-    while error is not None and error.cause is not None:
+    # Dagster wraps what an asset raised. Of that the last is told, which knows what to do about the
+    # first: "no space left" alone says neither where nor what now.
+    while error is not None and error.cause is not None and not _is_ours(error.message):
         error = error.cause
     if error is None:
         return "failed"
     name, _, told = error.message.strip().partition(": ")
     # The class of an error that is ours is of no use to whoever reads it; that of others may be.
-    ours = name.startswith("curation.") or name == "ValueError"
+    ours = _is_ours(name) or name == "ValueError"
     text = told if ours and told else error.message.strip()
     return text if dataset.name in text else f"data set {dataset.name}: {text}"

@@ -21,7 +21,7 @@ from curation.pipeline.recipes import centroids_recipe, pilot_recipe
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.score import Centroids, needs_medoids
 from curation.selection import assign, measure
-from curation.store import Artifact
+from curation.store import Artifact, StoreError
 
 JUDGED = 4000  # rows that came since the fit whose distance is looked at
 FEWEST = 50  # fewer rows say little of a cost or a share
@@ -69,7 +69,10 @@ def decide_centroids(dataset: Dataset, people: Population, pilot: Artifact) -> D
         if name.startswith("fit_")
     }
     why = str(pilot.figures.get("fit", "")).removeprefix("fitted anew: ")
-    before = dataset.store.current(dataset.at(CENTROIDS))
+    try:
+        before = dataset.store.current(dataset.at(CENTROIDS))
+    except StoreError:
+        before = None  # damaged: fitted again, and written in its place
     had = before.manifest.recipe["upstream"].get(PILOT_MODEL) if before is not None else None
     if figures and had not in (None, pilot.content_hash):
         return Decision(True, why, figures)  # the pilot was trained anew, for this

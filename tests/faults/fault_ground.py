@@ -202,6 +202,9 @@ class Ground:
             "result": str(channel / "result.json"),
             "no_capabilities": no_capabilities,
             "environment": {
+                "OUR_KEY": "testing",
+                "OUR_SECRET": "testing",
+                "AWS_EC2_METADATA_DISABLED": "true",
                 "CURATION_FAULT": fault,
                 "CURATION_FAULT_CHANNEL": str(channel),
                 **environment,

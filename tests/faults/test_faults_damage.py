@@ -65,7 +65,6 @@ def test_damaged(tmp_path, first: Ground, row, damage, asset):
     damage(current.parent / current.read_text().strip(), current)
     again = ground.run()
     assert again.success, again.said
-    assert again.computed.get(asset, 1) == 1
     assert ground.published() == first.published()
     check_store(ground)
     line.seen = f"healed; {sum(again.computed.values())} artifacts written"

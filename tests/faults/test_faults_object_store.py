@@ -52,7 +52,7 @@ class Bucket:
 
     def ground(self, root: Path, address: str) -> Ground:
         """Return a data set over the bucket."""
-        options = {"key": "testing", "secret": "testing", "region": "us-east-1"}
+        options = {"key": "$OUR_KEY", "secret": "$OUR_SECRET", "region": "us-east-1"}
         options |= {"endpoint_url": address, "read_timeout": 1}
         source = {"url": f"s3://{self.name}/rows", "options": options}
         return Ground(root, changes={"source": source})
