@@ -258,6 +258,13 @@ def check_store(ground: Ground, shards: tuple[str, ...] = SHARDS, rows: Any = ro
         if folder.is_dir() and VERSION.match(folder.name):
             parts = folder.parent.relative_to(ground.folder).parts
             store.open(Address(name, *parts), folder.name)
+            # by ourselves as well: a store that no longer looks would open anything
+            listed = json.loads((folder / "manifest.json").read_text())["files"]
+            assert listed == {
+                str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": file_hash(p)}
+                for p in folder.rglob("*")
+                if p.is_file() and p.name != "manifest.json"
+            }, folder
     for asset in PER_SHARD:
         assert tuple(store.shards(name, asset)) == shards, asset
     for folder in ground.folder.iterdir():
