@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,18 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def row(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Row]]:
+def row(request: pytest.FixtureRequest) -> Callable[[str, str], Row]:
     """Give a line of the table; what was seen is taken from it when the case has ended."""
-    rows: list[Row] = []
 
     def begin(case: str, expected: str) -> Row:
-        rows.append(Row(case, expected))
-        return rows[-1]
+        line = Row(case, expected)
+        # travels with the report, from a worker's process as well, as it is when the case has ended
+        request.node.user_properties.append(("row", line.cells))
+        return line
 
-    yield begin
-    for line in rows:
-        # these travel with the report, from a worker's process as well
-        request.node.user_properties.append(("row", [line.case, line.expected, line.seen]))
+    return begin
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -55,14 +53,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
                 found.append((report.nodeid, [report.nodeid.split("::")[1], "", reason]))
             lines = [v for n, v in getattr(report, "user_properties", ()) if n == "row"]
-            if getattr(report, "when", "") == "teardown":
+            if getattr(report, "when", "") != "call":
                 continue
             found += [(report.nodeid, line) for line in lines]
     found = [line for _, line in sorted(found, key=lambda entry: entry[1][0])]
     if not found:
         return
     terminalreporter.section("faults")
-    wide = [min(max(len(line[i]) for line in found), 64) for i in (0, 1)]
+    wide = [max(len(line[i]) for line in found) for i in (0, 1)]
     for case, expected, seen in [("case", "expected", "seen"), *found]:
         terminalreporter.write_line(f"{case:<{wide[0]}}  {expected:<{wide[1]}}  {seen}")
     if os.environ.get("CURATION_WRITE_DOCS"):
