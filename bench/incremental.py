@@ -233,7 +233,7 @@ def main() -> None:
         )
     if "day" in wanted:
         rows = int(os.environ.get("BENCH_ROWS", "33000"))
-        found = a_day(rows, 50, 3)
+        found = a_day(rows, 50, int(os.environ.get("BENCH_REPEATS", "3")))
         keep("day", found)
         print(json.dumps(found, indent=1))
         missed |= found["ratio"] > MOST_TIME or found["kept"] < LEAST_KEPT

@@ -26,7 +26,7 @@ from curation.pipeline.tables import (
 )
 from curation.pipeline.views import embeddings_view, raw_view
 from curation.sources import RowReader, ShardChanged
-from curation.store import Draft, Recipe, digest
+from curation.store import Draft, Recipe, StoreError, digest
 
 ENCODER = "encoder"
 ENCODER_CODE_VERSION = "1"
@@ -208,7 +208,10 @@ def _trained_encoder(dataset: Dataset) -> tuple[Path, str]:
     config, columns = dataset.config, dataset.columns
     at = dataset.at(ENCODER)
     config_hash = config.encoder.fingerprint()
-    artifact = dataset.store.current(at)
+    try:
+        artifact = dataset.store.current(at)
+    except StoreError:
+        artifact = None  # damaged: it is trained again, and the same rows give the same encoder
     made_by = artifact.manifest.recipe if artifact is not None else {}
     if (
         artifact is None
