@@ -39,7 +39,12 @@ def test_unknown_data_set_says_where_to_define_it():
         ("budget: 10", "budget: 0", 9, "selection.budget: Input should be greater than or equal"),
         ("budget: 10", "bugdet: 10", 9, "selection.bugdet: Extra inputs are not permitted"),
         ("budget: 10", "budget: 10\n    fraction: 0.1", 8, "selection: give exactly one of"),
-        ("folder: data/x", "pattern: '*'", 3, "source: source: give exactly one of `folder`, `url`, `package`"),
+        (
+            "folder: data/x",
+            "pattern: '*'",
+            3,
+            "source: source: give exactly one of `folder`, `url`, `package`",
+        ),
         ("label: label", "group: g", 2, "columns: a pilot model needs `label` or `target`"),
         ("type: curation.pipeline.CuratedDataset", "type: other", 1, "expected `type: curation"),
         ("    input: text", "   input: text", None, "not YAML"),
