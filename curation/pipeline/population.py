@@ -195,6 +195,14 @@ def shard_population(dataset: Dataset, shard: str) -> Population:
     return _load.__wrapped__(dataset, (shard,), (), (), encoder, hashes, "train", empty=True)
 
 
+def shard_hash(dataset: Dataset, shard: str) -> str:
+    """Return the hash of a shard's rows and embeddings; neither is read."""
+    dataset.store.need(dataset.at(EMBEDDINGS, shard))
+    pair = _pair(dataset, shard, may_differ=False)
+    assert pair is not None  # noqa: S101
+    return digest([pair[0].content_hash, pair[1].content_hash])
+
+
 def odd_widths(dataset: Dataset) -> dict[str, str]:
     """Return the shards whose embeddings have another length than those of most rows, and why.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from curation import clustering
 from curation.pipeline.dataset import (
     CENTROIDS,
     PILOT_MODEL,
@@ -18,8 +17,9 @@ from curation.pipeline.dataset import (
     Dataset,
     Outcome,
 )
+from curation.pipeline.fitted_on import FittedOn
 from curation.pipeline.pilot import budget_of, load_score_model, query_scores
-from curation.pipeline.population import Population, population, shard_population
+from curation.pipeline.population import Population, population, shard_hash, shard_population
 from curation.pipeline.recipes import centroids_recipe
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.spaces import SpaceMap, space_map, space_settings
@@ -37,7 +37,6 @@ from curation.pipeline.tables import (
 from curation.pipeline.views import centroids_view, scores_view
 from curation.selection import (
     Fitted,
-    Labels,
     PerRow,
     Settings,
     assign,
@@ -174,87 +173,6 @@ def _write_centroids(draft: Draft, people: Population, found: Clustered) -> None
     )
 
 
-def _optimism(people: Population, found: Clustered) -> float:
-    """Return by how much rows k-means did not see cost more than all rows, those included.
-
-    Measured on half of the sample with half of the centroids, as many rows to each: with 17 rows to
-    a centroid 1.3, and a new shard like the others would seem to have drifted.
-    """
-    config, k = people.dataset.config, found.fitted.clusters.k
-    numbers = people.numbers(config.selection.seed).of("k-means")
-    line = np.argsort(numbers, kind="stable")[: k * config.clusters.sample_per_centroid]
-    half = len(line) // 2
-    if half < k:
-        return 1.0  # hardly a row to a centroid: nothing can be told
-    points = found.table.take(line).points
-    own, other = points[:half], points[half : 2 * half]
-    centroids = clustering.fit_centroids(
-        own, max(k // 2, 1), iterations=config.clusters.iterations, numbers=numbers[line[:half]]
-    )
-    seen, unseen = (float(clustering.assign(x, centroids)[1].mean()) for x in (own, other))
-    share = len(line) / len(people)  # the rows outside of the sample were not seen either
-    return unseen / (share * seen + (1.0 - share) * unseen) if seen > 0.0 else 1.0
-
-
-@dataclass(frozen=True)
-class FittedOn:
-    """The rows a fit was made on.
-
-    Attributes
-    ----------
-    rows
-        How many.
-    hashes
-        Of the rows and embeddings of each of their shards.
-    cost_per_row
-        Mean squared distance to the centroid, as rows like these have that it was not fitted on.
-    classes, centre, spread
-        Classes, or what numbers were standardised by.
-    """
-
-    rows: int
-    hashes: tuple[str, ...]
-    cost_per_row: float
-    classes: tuple[str, ...]
-    centre: float
-    spread: float
-
-    @classmethod
-    def of(cls, people: Population, found: Clustered) -> FittedOn:
-        """Return what is kept of the rows a clustering was made of."""
-        known = found.table.labels
-        clusters = found.fitted.clusters
-        return cls(
-            rows=len(people),
-            hashes=tuple(sorted(people.hashes.values())),
-            cost_per_row=float(clusters.centroid_cost.sum() / clusters.sizes.sum())
-            * _optimism(people, found),
-            classes=() if known is None else known.classes,
-            centre=0.0 if known is None else known.centre,
-            spread=1.0 if known is None else known.spread,
-        )
-
-    @property
-    def labels(self) -> Labels:
-        """Classes and unit, as :func:`curation.selection.read_labels` takes them."""
-        none = np.empty(0)
-        return Labels(self.classes, none.astype(np.int64), none, self.centre, self.spread)
-
-    def lacks(self, people: Population, shard: str) -> bool:
-        """Whether a shard came, or changed, since."""
-        return people.hashes[shard] not in self.hashes
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> FittedOn:
-        """Return what :meth:`to_json` wrote."""
-        lists = {name: tuple(value[name]) for name in ("hashes", "classes")}
-        return cls(**{**value, **lists})
-
-
 def needs_medoids(dataset: Dataset) -> bool:
     """Whether the medoids' own rows are read again."""
     return dataset.config.score.rounds > 1 or dataset.config.selection.law == "regression"
@@ -335,16 +253,16 @@ def make_sensitivity_scores(
     depends on the other shards, and scores are to stay when these change.
     """
     centroids = centroids or Centroids.load(dataset)
-    people = shard_population(dataset, shard)
-    unknown = set(people.classes) - set(centroids.fitted_on.classes or people.classes)
-    # of rows that are left out anyway no score is needed, and the fit never saw their class
-    if unknown & set(population(dataset).classes):
-        raise StoreError(
-            f"data set {dataset.name}, shard {shard}: class {sorted(unknown)[0]!r} was not there "
-            "when the centroids were fitted; materialize pilot_model and centroids again"
-        )
 
     def fill(draft: Draft) -> None:
+        people = shard_population(dataset, shard)
+        unknown = set(people.classes) - set(centroids.fitted_on.classes or people.classes)
+        # of rows that are left out anyway no score is needed, and the fit never saw their class
+        if unknown & set(population(dataset).classes):
+            raise StoreError(
+                f"data set {dataset.name}, shard {shard}: class {sorted(unknown)[0]!r} was not "
+                "there when the centroids were fitted; materialize pilot_model and centroids again"
+            )
         frame = score_rows(_without(people, unknown), centroids)
         write_parquet(draft, SCORES, frame)
         draft.row_count = len(frame)
@@ -359,7 +277,10 @@ def make_sensitivity_scores(
         SENSITIVITY_SCORES,
         shard,
         config_hash="",
-        upstream={"shard": people.hashes[shard], CENTROIDS: centroids.artifact.content_hash},
+        upstream={
+            "shard": shard_hash(dataset, shard),
+            CENTROIDS: centroids.artifact.content_hash,
+        },
         fill=fill,
     )
 

@@ -20,6 +20,7 @@ from helpers import vector_config, vectors
 from curation.pipeline import refit
 from curation.pipeline.chosen import Chosen, choose
 from curation.pipeline.dataset import Dataset
+from curation.pipeline.fitted_on import FittedOn
 from curation.pipeline.ingest import make_embeddings, make_raw
 from curation.pipeline.pilot import (
     PILOT_ROWS,
@@ -32,7 +33,6 @@ from curation.pipeline.population import Population, population
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.score import (
     Centroids,
-    FittedOn,
     cluster,
     make_centroids,
     make_sensitivity_scores,
