@@ -694,6 +694,7 @@ def state(store: Store) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["publish", "adopt", "mark"])
 def test_sigkill_at_every_change_of_a_file_and_again(tmp_path, what):
     """Killed before each call that changes a file, run again: the same store, byte by byte."""

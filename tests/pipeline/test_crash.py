@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import polars as pl
+import pytest
 from helpers import vector_config
 
 from curation.pipeline.dataset import ASSETS, PER_SHARD, Dataset
@@ -44,6 +45,7 @@ with dg.DagsterInstance.local_temp({home!r}) as instance:
 """
 
 
+@pytest.mark.long
 def test_sigkill_in_every_stage_and_run_again(folder, tmp_path, instance):
     """One store, killed in the middle of a write of each asset in turn, then left to finish."""
     clean = Dataset(vector_config(folder), Store(tmp_path / "clean"), tmp_path)

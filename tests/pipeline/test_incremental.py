@@ -233,6 +233,7 @@ def test_evaluation_is_of_the_published_subset_also_when_the_fit_is_old(many, in
     assert again.weight == pytest.approx(_subset(many)["weight"].to_numpy(), rel=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [

@@ -55,6 +55,7 @@ def test_sensor_registers_new_shards_and_starts_their_run(server, ingested):
     assert told["assetNodeOrError"]["partitionKeys"] == ingested
 
 
+@pytest.mark.long
 def test_backfill_of_chosen_shards_over_graphql(server, ingested):
     """Two shards, not neighbours, of two assets: done, unchanged, with their own data versions."""
     launch = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {
