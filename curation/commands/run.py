@@ -113,10 +113,9 @@ def _changed(changes: dict[str, Any]) -> str:
 
 
 def _set_aside(dataset: Dataset) -> int:
-    """Return how many rows of all shards are in quarantine."""
+    """Return how many rows of the source's shards are in quarantine."""
     found = (
-        dataset.store.current(dataset.at("raw", s))
-        for s in dataset.store.shards(dataset.name, "raw")
+        dataset.store.current(dataset.at("raw", shard.key)) for shard in dataset.source().shards()
     )
     return sum(int(a.figures["quarantined"]) for a in found if a is not None)
 

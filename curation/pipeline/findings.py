@@ -87,12 +87,17 @@ def failed_shard(asset: str, error: str) -> list[Finding]:
     return [Finding(name, False, error)]
 
 
+def set_aside(people: Population) -> tuple[int, int]:
+    """Return how many rows of a population's shards are in quarantine, and of how many."""
+    dataset = people.dataset
+    figures = [dataset.store.need(dataset.at("raw", shard)).figures for shard in people.shards]
+    return sum(int(f["quarantined"]) for f in figures), sum(int(f["rows_in"]) for f in figures)
+
+
 def limits(people: Population) -> list[Finding]:
     """Check how much of the data is wrong against the limits of ``validation``."""
-    dataset, wanted = people.dataset, people.dataset.config.validation
-    figures = [dataset.store.need(dataset.at("raw", shard)).figures for shard in people.shards]
-    aside = sum(int(f["quarantined"]) for f in figures)
-    rows = sum(int(f["rows_in"]) for f in figures)
+    wanted = people.dataset.config.validation
+    aside, rows = set_aside(people)
     failed = [*people.stale, *(s for s, why in people.missing.items() if why != NOT_YET)]
     known = len(people.shards) + len(people.missing)
     found = []

@@ -187,17 +187,13 @@ def population(dataset: Dataset, *, split: str = "train") -> Population:
 
 def shard_population(dataset: Dataset, shard: str) -> Population:
     """Return the training rows of one shard, those included that another shard repeats."""
-    dataset.store.need(dataset.at(EMBEDDINGS, shard))
-    pair = _pair(dataset, shard, may_differ=False)
-    assert pair is not None  # noqa: S101
-    hashes = (digest([pair[0].content_hash, pair[1].content_hash]),)
-    encoder = _encoder_of(dataset, {shard: pair[1]})
+    encoder = _encoder_of(dataset, {shard: dataset.store.need(dataset.at(EMBEDDINGS, shard))})
+    hashes = (shard_hash(dataset, shard),)
     return _load.__wrapped__(dataset, (shard,), (), (), encoder, hashes, "train", empty=True)
 
 
 def shard_hash(dataset: Dataset, shard: str) -> str:
     """Return the hash of a shard's rows and embeddings; neither is read."""
-    dataset.store.need(dataset.at(EMBEDDINGS, shard))
     pair = _pair(dataset, shard, may_differ=False)
     assert pair is not None  # noqa: S101
     return digest([pair[0].content_hash, pair[1].content_hash])

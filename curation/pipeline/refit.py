@@ -20,7 +20,7 @@ from curation.pipeline.population import Population
 from curation.pipeline.recipes import centroids_recipe, pilot_recipe
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.score import Centroids, needs_medoids
-from curation.selection import assign, measure
+from curation.selection import above, assign, measure
 from curation.store import Artifact, StoreError
 
 JUDGED = 4000  # rows that came since the fit whose distance is looked at
@@ -136,7 +136,7 @@ def _decide_by_new_rows(
     table = PeopleTable(people, centroids.mapping, asked, like=centroids.fitted_on.labels)
     q = centroids.fitted.scores(measure(centroids.fitted, table, assign(centroids.fitted, table)))
     score = query_scores(people, load_score_model(pilot), asked)
-    now = float(np.mean(score > q * (1.0 + 1e-9) + 1e-12))
+    now = float(np.mean(above(score, q) > 0.0))
     figures |= {
         "asked": len(asked),
         "violated_share_then": round(before, 4),

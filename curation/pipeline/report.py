@@ -11,13 +11,13 @@ from curation.pipeline.dataset import (
     CENTROIDS,
     EVALUATION_MODEL,
     PER_SHARD,
-    RAW,
     REPORT,
     SELECTED_SUBSET,
     Dataset,
     Outcome,
 )
-from curation.pipeline.population import population
+from curation.pipeline.findings import set_aside
+from curation.pipeline.population import Population, population
 from curation.pipeline.tables import SUBSET
 from curation.pipeline.views import TITLES, views_of
 from curation.reporting.page import Figure, ReportData, Table, render
@@ -37,10 +37,9 @@ def make_report(dataset: Dataset) -> Outcome:
     )
 
     people = population(dataset)
-    absent = {"missing": dict(people.missing), "stale": dict(people.stale)}
 
     def fill(draft: Draft) -> None:
-        page = render(_data(dataset, centroids, subset, evaluation, absent))
+        page = render(_data(people, centroids, subset, evaluation))
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
         draft.row_count = subset.manifest.row_count
 
@@ -52,7 +51,7 @@ def make_report(dataset: Dataset) -> Outcome:
             CENTROIDS: centroids.content_hash,
             SELECTED_SUBSET: subset.content_hash,
             EVALUATION_MODEL: evaluation.content_hash,
-            "shards": digest(absent),
+            "shards": digest([dict(people.missing), dict(people.stale)]),
         },
         fill=fill,
     )
@@ -105,13 +104,9 @@ def _half_width(estimate: dict[str, Any]) -> str:
 
 
 def _data(
-    dataset: Dataset,
-    centroids: Artifact,
-    subset: Artifact,
-    evaluation: Artifact,
-    absent: dict[str, dict[str, str]],
+    people: Population, centroids: Artifact, subset: Artifact, evaluation: Artifact
 ) -> ReportData:
-    chosen = subset.figures
+    dataset, chosen = people.dataset, subset.figures
     figures = [
         Figure(title=TITLES.get(name, name), caption="", png=png)
         for artifact in (evaluation, subset, centroids)
@@ -122,24 +117,24 @@ def _data(
         headline=headline(subset, evaluation),
         figures=figures,
         tables=[
-            *_shard_tables(absent),
+            *_shard_tables(people),
             *_change_tables(subset),
             *_result_tables(evaluation),
             _draw_table(subset),
-            _stage_table(dataset),
+            _stage_table(people),
         ],
         examples=_examples(dataset, subset),
-        notes=_notes(dataset, subset, absent),
+        notes=_notes(people, subset),
         generated=evaluation.manifest.created,
         summary=f"{chosen['distinct_rows']:,} of {chosen['rows']:,} rows, chosen by asking the "
         f"pilot model for {chosen['queries']:,} scores, with weights that let them stand for all.",
     )
 
 
-def _shard_tables(absent: dict[str, dict[str, str]]) -> list[Table]:
+def _shard_tables(people: Population) -> list[Table]:
     """Return a table of the shards that are not as they should be, if there are any."""
-    rows = [[shard, "not represented", why] for shard, why in absent["missing"].items()]
-    rows += [[shard, "its last good rows are used", why] for shard, why in absent["stale"].items()]
+    rows = [[shard, "not represented", why] for shard, why in people.missing.items()]
+    rows += [[shard, "its last good rows are used", why] for shard, why in people.stale.items()]
     if not rows:
         return []
     return [
@@ -240,10 +235,11 @@ def _share(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1%}"
 
 
-def _stage_table(dataset: Dataset) -> Table:
-    rows = []
+def _stage_table(people: Population) -> Table:
+    dataset = people.dataset
+    rows: list[list[Any]] = []
     for asset in ASSETS[: ASSETS.index(REPORT)]:  # not itself: its last version may be damaged
-        shards = dataset.store.shards(dataset.name, asset) if asset in PER_SHARD else [None]
+        shards: tuple[str | None, ...] = people.shards if asset in PER_SHARD else (None,)
         found = [dataset.store.current(dataset.at(asset, shard)) for shard in shards]
         made = [a.manifest for a in found if a is not None]
         if made:
@@ -279,28 +275,24 @@ def _examples(dataset: Dataset, subset: Artifact) -> list[dict[str, str]]:
     ]
 
 
-def _notes(dataset: Dataset, subset: Artifact, absent: dict[str, dict[str, str]]) -> list[str]:
+def _notes(people: Population, subset: Artifact) -> list[str]:
     notes = [
         "Weights are Horvitz-Thompson weights given the pilot: weighted totals over the subset are "
         "unbiased for totals over all training rows. Pilot rows stand for themselves.",
         "The certificate holds for independent draws; draws that stratify are usually more "
         "precise, and their intervals come from differences within strata or along the order.",
     ]
-    if absent["missing"]:
-        names = ", ".join(absent["missing"])
+    if people.missing:
+        names = ", ".join(people.missing)
         notes.append(f"Shards that are not there and so not represented: {names}.")
-    if absent["stale"]:
-        names = ", ".join(absent["stale"])
+    if people.stale:
+        names = ", ".join(people.stale)
         notes.append(f"Shards that changed and can't be read; their last good rows stay: {names}.")
-    aside = sum(
-        int(found.figures["quarantined"])
-        for shard in dataset.store.shards(dataset.name, RAW)
-        if (found := dataset.store.current(dataset.at(RAW, shard))) is not None
-    )
+    aside, _ = set_aside(people)
     if aside:
         notes.append(
             f"{aside:,} rows were set aside when the shards were read; `curation quarantine "
-            f"{dataset.name}` lists them with row number, field and reason."
+            f"{people.dataset.name}` lists them with row number, field and reason."
         )
     if subset.figures["repeats"]:
         notes.append(

@@ -137,7 +137,7 @@ class Fitted:
         if pilot is None:
             return None
         q = self.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
-        over = pilot.score > q * (1.0 + 1e-9) + 1e-12
+        over = above(pilot.score, q) > 0.0
         return float(pilot.weight @ over / pilot.weight.sum())
 
     def excess_variance(self, law: Floats, tags: Floats) -> float | None:
@@ -161,9 +161,9 @@ class Fitted:
             return None
         pilot, p = self.pilot[there], law[rows[there]]
         q = self.constants.scores(pilot.proxy, pilot.distance, pilot.cluster)
-        above = np.maximum(pilot.score - q * (1.0 + 1e-9) - 1e-12, 0.0)
+        excess = above(pilot.score, q)
         weight = pilot.weight * (len(law) / pilot.weight.sum())
-        found = np.where(above > 0.0, weight * above**2 / np.maximum(p, 1e-300), 0.0)
+        found = np.where(excess > 0.0, weight * excess**2 / np.maximum(p, 1e-300), 0.0)
         return float(found.sum() + np.sqrt(len(found) * found.var(ddof=1)))
 
     def scores(self, rows: PerRow) -> Floats:
@@ -268,6 +268,11 @@ class Fitted:
                 "their score is 0 and mix is 0; raise mix"
             )
         return law
+
+
+def above(score: Floats, q: Floats) -> Floats:
+    """Return (m,) by how much scores exceed their sensitivity q; rounding is no excess."""
+    return np.maximum(score - q * (1.0 + 1e-9) - 1e-12, 0.0)
 
 
 def fit_sample(numbers: Numbers, settings: Settings) -> Rows:

@@ -212,6 +212,11 @@ def test_too_much_in_quarantine_holds_the_subset_back(many, instance):
     assert "quarantine_within_limit" in failed
     assert "300 of 2,400 rows are in quarantine (12.5%, limit 10.0%)" in failed
     assert many.store.need(many.at("selected_subset")).content_hash == few
+    # what a shard that is gone had in quarantine is no longer told
+    (_folder(many) / "day-20.parquet").unlink()
+    assert run(many, instance).success
+    page = many.store.need(many.at("report")).path("report.html").read_text()
+    assert "rows were set aside" not in page
 
 
 def test_evaluation_is_of_the_published_subset_also_when_the_fit_is_old(many, instance):
