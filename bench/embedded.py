@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +53,7 @@ def path(rows: int = ROWS) -> Path:
         vectors = encoder.encode(chosen, label=f"encode {rows:,} sentences")
         whole = file.with_suffix(".part.npy")
         np.save(whole, vectors)
-        os.replace(whole, file)
+        whole.replace(file)
         note.write_text(json.dumps(wanted, indent=1))
     return file
 
