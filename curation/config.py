@@ -307,6 +307,9 @@ class CuratedDatasetConfig(Strict):
     name: str = Field("", description="Left out: the name of the folder that holds defs.yaml.")
     description: str = ""
     owner: str = Field("team:data", description="A team (`team:NAME`) or an e-mail address.")
+    license: str = Field(
+        "", description="The licence of the data (an SPDX identifier); stands in the data card."
+    )
     source: Source
     columns: Columns
     holdout: Holdout = Holdout(fraction=0.2)

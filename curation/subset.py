@@ -1,4 +1,4 @@
-"""Published subsets: reading, exporting and explaining them, without Dagster."""
+"""Published subsets: reading and explaining them, without Dagster."""
 
 from __future__ import annotations
 
@@ -50,22 +50,6 @@ def load_subset(dataset: str, *, store: Path | None = None) -> pl.DataFrame:
     import polars as pl
 
     return pl.read_parquet(published(dataset, store=store).path(SUBSET_FILE))
-
-
-def export(dataset: str, out: Path, *, format: str | None = None, store: Path | None = None) -> int:
-    """Write the published subset where a trainer can read it; return the number of rows.
-
-    The file appears whole or not at all. Left out, the format is that of the file's ending.
-
-    Raises
-    ------
-    ValueError
-        If the format is not one of ``FORMATS``, or contradicts the file's ending.
-    """
-    kind = format_of(out, format)
-    frame = load_subset(dataset, store=store)
-    save(frame, out, kind)
-    return len(frame)
 
 
 def format_of(out: Path, format: str | None = None, *, known: tuple[str, ...] = FORMATS) -> str:

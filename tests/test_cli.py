@@ -100,6 +100,8 @@ def test_export_keeps_rows_and_weights(curated, tmp_path):
         texts = dict(zip(table["key"], table["text"], strict=True))
         assert all(texts[i] == t for i, t in zip(back["id"], back["text"], strict=True))
         assert [p.name for p in out.parent.iterdir() if p.name.startswith(".")] == []
+        assert f"data card: {out.with_suffix('.card.md')}" in shown.output
+        assert "off by more than" in out.with_suffix(".card.md").read_text()
 
 
 def test_explain_says_why(curated):

@@ -15,26 +15,29 @@ from curation.commands.common import failure, open_dataset
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["parquet", "jsonl"]),
-    help="Format of the file; left out, that of its ending.",
+    type=click.Choice(["parquet", "jsonl", "huggingface", "webdataset"]),
+    help="Left out: that of the file's ending. The last two are folders.",
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     required=True,
-    help="The file to write.",
+    help="The file or folder to write.",
 )
-def export(dataset: str, kind: str | None, out: Path) -> None:
-    """Write the published subset of DATASET with its weights, for a trainer."""
+@click.option("--overwrite", is_flag=True, help="Replace a folder that holds something.")
+def export(dataset: str, kind: str | None, out: Path, overwrite: bool) -> None:
+    """Write the published subset of DATASET with its weights and a data card, for a trainer."""
+    from curation.exports import ExportError
+    from curation.exports import export as write
     from curation.store import StoreError
-    from curation.subset import export as write
 
-    open_dataset(dataset)
+    config = open_dataset(dataset).config
     try:
-        rows = write(dataset, out, format=kind)
-    except (StoreError, ValueError) as error:
+        rows, card = write(config, out, format=kind, overwrite=overwrite)
+    except (StoreError, ExportError, ValueError, OSError) as error:
         raise failure(error) from None
     click.echo(f"{rows:,} rows written to {out}")
+    click.echo(f"data card: {card}")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.config import Columns, CuratedDatasetConfig
-from curation.sources import ShardSource, open_source, stored_name
+from curation.sources import ShardSource, open_source, stored_columns
 from curation.store import Address, Artifact, Draft, Recipe, Store, StoreError
 
 RAW = "raw"
@@ -108,13 +108,7 @@ class Dataset:
         A user's column that clashes with one of ours, such as ``weight``, is stored under another
         name.
         """
-        told = self.config.columns
-        stored = {
-            field: stored_name(value, columns=told)
-            for field, value in told.model_dump().items()
-            if value
-        }
-        return told.model_copy(update=stored)
+        return stored_columns(self.config.columns)
 
     @property
     def name(self) -> str:

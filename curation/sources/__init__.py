@@ -10,7 +10,7 @@ from curation.sources.folder import FolderSource
 from curation.sources.idx import IdxSource
 from curation.sources.package import PackageSource
 from curation.sources.remote import RemoteSource
-from curation.sources.rows import RowReader, Rows, stored_name, to_rows
+from curation.sources.rows import RowReader, Rows, stored_columns, stored_name, to_rows
 
 __all__ = [
     "RowReader",
@@ -20,6 +20,7 @@ __all__ = [
     "ShardSource",
     "SourceError",
     "open_source",
+    "stored_columns",
     "stored_name",
     "to_rows",
 ]

@@ -63,6 +63,16 @@ def stored_name(name: str, *, columns: Columns) -> str:
     return f"{name}_source" if taken else name
 
 
+def stored_columns(columns: Columns) -> Columns:
+    """Return the configured columns by the names they have in the store."""
+    stored = {
+        field: stored_name(value, columns=columns)
+        for field, value in columns.model_dump().items()
+        if value
+    }
+    return columns.model_copy(update=stored)
+
+
 class RowReader:
     """Validates the rows of one shard, a block at a time, and gives each an id and a split.
 
