@@ -59,31 +59,50 @@ def path(rows: int = ROWS) -> Path:
 
 
 def texts(rows: int = ROWS) -> pl.Series:
-    """Return (rows,) different texts in a fixed random order; fewer rows are the first of more.
+    """Return (rows,) different texts in a fixed random order; fewer rows are the first of more."""
+    return table(rows)["text"]
+
+
+def losses(rows: int = ROWS) -> NDArray[np.float64]:
+    """Return (rows,) losses of a probe that learned where a text is from, of 400 of them.
+
+    The score whose total is estimated: a real model's, cheap to have for all rows.
+    """
+    vectors, kinds = sentences(rows), table(rows)["kind"].to_numpy().astype(np.str_)
+    learned = np.random.default_rng([1, 0x656D62]).permutation(rows)[: real.PROBE_ROWS]
+    return real._probe(vectors, kinds, learned).score(vectors, kinds, value="loss")
+
+
+def table(rows: int = ROWS) -> pl.DataFrame:
+    """Return (rows,) `text` and `kind`, which says where the text is from and how it judges.
 
     Raises
     ------
     ValueError
         If the packages hold fewer.
     """
-    everything = _pool().unique(maintain_order=True)
+    everything = _pool().unique("text", keep="first", maintain_order=True)
     if rows > len(everything):
         raise ValueError(f"bench: {rows:,} sentences were asked for; there are {len(everything):,}")
     order = np.random.default_rng([0x656D62]).permutation(len(everything))
-    return everything.gather(order[:rows]).alias("text")
+    return everything[order[:rows]]
 
 
-def _pool() -> pl.Series:
+def _pool() -> pl.DataFrame:
     """Return all texts: questions, news, short reviews, and every eighth sentence of long ones."""
-    reviews = real._table(real.REVIEWS)
-    short = reviews.filter(pl.col("source") == "rotten_tomatoes")["text"]
-    long = reviews.filter(pl.col("source") == "imdb")["text"].str.replace_all(r"<[^>]*>", " ")
-    cut = long.str.replace_all(ENDS, "$1\n").str.split("\n").explode()
-    cut = cut.str.strip_chars()
-    words = cut.str.split(" ").list.len()
-    cut = cut.filter((words >= WORDS[0]) & (words <= WORDS[1])).gather_every(8)
-    news = real._table(real.R8)["text"].slice(4).str.strip_chars()
-    return pl.concat([real._table(real.QUESTIONS)["text"], news, short.str.strip_chars(), cut])
+    text, words = pl.col("text"), pl.col("text").str.split(" ").list.len()
+    verdict = pl.col("source") + pl.lit(" ") + pl.col("label").cast(pl.String)
+    reviews = real._table(real.REVIEWS).with_columns(kind=verdict)
+    short = reviews.filter(pl.col("source") == "rotten_tomatoes")
+    cut = text.str.replace_all(r"<[^>]*>", " ").str.replace_all(ENDS, "$1\n").str.split("\n")
+    long = reviews.filter(pl.col("source") == "imdb").with_columns(cut).explode("text")
+    long = long.with_columns(text.str.strip_chars()).filter(words.is_between(*WORDS))
+    questions = real._table(real.QUESTIONS).with_columns(kind=pl.lit("question"))
+    news = real._table(real.R8)[4:].with_columns(kind=pl.lit("news"))
+    parts = [questions, news, short, long.gather_every(8)]
+    return pl.concat([part.select("text", "kind") for part in parts]).with_columns(
+        text.str.strip_chars()
+    )
 
 
 def _digest(series: pl.Series) -> str:
