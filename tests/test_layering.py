@@ -27,6 +27,7 @@ ALLOWED = {
     "registry": {"config"},
     "selection": {"clustering", "sampling", "progress"},
     "locks": {"store"},
+    "holdout": set(),
     "subset": {"store", "pipeline"},
     "exports": {"config", "reporting", "sources", "store", "subset"},
     "history": {"store", "subset"},
