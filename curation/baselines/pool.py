@@ -1,0 +1,109 @@
+"""What a strategy may look at, what it returns, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+class Model(Protocol):
+    """A pilot model, such as those of :func:`curation.models.fit_pilot`."""
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return (m, C) probabilities."""
+        ...
+
+    def features(self, X: Any) -> Any:
+        """Return (m, h) inputs of the last layer."""
+        ...
+
+    def residuals(self, X: Any, y: Any) -> Any:
+        """Return (m, C) probabilities minus one-hot labels."""
+        ...
+
+    def score(self, X: Any, y: Any, *, value: Any) -> Any:
+        """Return (m,) losses or gradient norms."""
+        ...
+
+
+@dataclass
+class Pool:
+    """Rows to choose from, and a pilot model whose answers are counted.
+
+    Attributes
+    ----------
+    embeddings
+        (n, d) float32.
+    labels
+        (n,) classes as text.
+    pilot
+        Rows that are chosen already, and that `model` was trained on.
+    model
+        The pilot model.
+    value
+        The score: ``loss`` or ``gradient_norm``.
+    evaluations
+        Rows that the model was asked about so far.
+    """
+
+    embeddings: Vectors
+    labels: NDArray[np.str_]
+    pilot: Rows
+    model: Model
+    value: str = "gradient_norm"
+    evaluations: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.embeddings)
+
+    @cached_property
+    def rest(self) -> Rows:
+        """Rows that are not in the pilot."""
+        return np.setdiff1d(np.arange(len(self)), self.pilot)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """All classes, sorted."""
+        return tuple(np.unique(self.labels).tolist())
+
+    def ask(self, what: str, rows: Rows) -> Any:
+        """Ask the model about rows: ``score``, ``probabilities``, ``residuals`` or ``features``."""
+        self.evaluations += len(rows)
+        x, y = self.embeddings[rows], self.labels[rows]
+        if what == "score":
+            return np.asarray(self.model.score(x, y, value=self.value), dtype=np.float64)
+        if what == "residuals":
+            return np.asarray(self.model.residuals(x, y), dtype=np.float32)
+        if what == "probabilities":
+            return np.asarray(self.model.predict_proba(x), dtype=np.float64)
+        return np.asarray(self.model.features(x), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows that a strategy chose beyond the pilot.
+
+    Attributes
+    ----------
+    rows
+        (m,) rows, each once, none of the pilot's.
+    weights
+        (m,) weights for training, or None: all alike. They say how many of the rows that were up
+        for choosing a row stands for.
+    evaluations, seconds
+        What it cost: rows the model was asked about, and time.
+    """
+
+    rows: Rows
+    weights: Floats | None = None
+    evaluations: int = 0
+    seconds: float = 0.0
