@@ -26,6 +26,7 @@ from curation.threads import count
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "bench"
 REPEATS = 5
+QUICK = "BENCH_QUICK"
 PACKAGES = (
     "curation",
     "numpy",
@@ -165,6 +166,16 @@ def _processor() -> str:
     return names[0].strip() if names else platform.machine()
 
 
+def quick() -> bool:
+    """Return whether ``BENCH_QUICK`` asks for smaller sizes: minutes, and figures for nobody."""
+    return os.environ.get(QUICK, "") not in ("", "0")
+
+
+def results_of(part: str) -> Path:
+    """Return the file that a part's results are kept in; quick ones lie beside the others."""
+    return (RESULTS / "quick" if quick() else RESULTS) / f"{part}.json"
+
+
 def finish(
     part: str,
     ratios: list[Ratio],
@@ -172,6 +183,7 @@ def finish(
     timings: Mapping[str, Timings] | None = None,
     figures: Mapping[str, Any] | None = None,
     before: Mapping[str, Any] | None = None,
+    show_figures: bool = True,
 ) -> int:
     """Keep the results of a part, print them, the ratios last, and return the exit status.
 
@@ -185,8 +197,10 @@ def finish(
         Seconds of all rounds, and whatever else was measured.
     before
         What :func:`machine` returned when the part began.
+    show_figures
+        Whether the figures are printed as they are, or the part has printed them itself.
     """
-    path = RESULTS / f"{part}.json"
+    path = results_of(part)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
         "machine": dict(before or machine()),
@@ -200,7 +214,7 @@ def finish(
         for side, seconds in timed.seconds.items():
             low, high = min(seconds), max(seconds)
             print(f"  {side:<44} {timed.median(side):9.3f} s  ({low:.3f} to {high:.3f})")
-    for name, value in (figures or {}).items():
+    for name, value in (figures or {}).items() if show_figures else ():
         print(f"  {name}: {value}")
     print(f"\nkept in {path}")
     for one in ratios:

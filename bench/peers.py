@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Peer:
     seeded
         Whether it draws: another seed is another choice.
     own
-        Whether it runs in the project's own environment.
+        Whether it runs in the project's own environment, whose packages it is of.
     """
 
     title: str
@@ -240,6 +241,7 @@ def sensitivity() -> Method:
     from coresets import KMeansCoreset
 
     def run(rows: Rows, budget: int, seed: int) -> Chosen:
+        np.random.seed(seed)  # noqa: NPY002  (it draws from the global generator)
         built = KMeansCoreset(rows, n_clusters=100, random_state=seed)
         points, weights = built.generate_coreset(budget)
         return _rows_of(rows, points), np.asarray(weights, dtype=np.float64)
@@ -255,14 +257,18 @@ def _rows_of(rows: Rows, points: Rows) -> NDArray[np.int64]:
 
 PEERS: dict[str, Peer] = {
     "ours": Peer("curation.select", "curation", ours, seeded=True, own=True),
-    "uniform": Peer("uniform rows", "numpy", uniform, slower=False, seeded=True),
-    "lightweight": Peer("lightweight coreset", "numpy", lightweight, slower=False, seeded=True),
-    "k-center": Peer("k-center greedy", "numpy", k_center, seeded=True),
+    "uniform": Peer("uniform rows", "numpy", uniform, slower=False, seeded=True, own=True),
+    "lightweight": Peer(
+        "lightweight coreset", "numpy", lightweight, slower=False, seeded=True, own=True
+    ),
+    "k-center": Peer("k-center greedy", "numpy", k_center, seeded=True, own=True),
     "skmatter": Peer("FPS (k-center greedy)", "skmatter", farthest_points, seeded=True),
     "activeml": Peer("CoreSet (k-center greedy)", "scikit-activeml", active_learning, seeded=True),
-    "faiss": Peer("Kmeans, nearest rows", "faiss-cpu", faiss_k_means, seeded=True),
-    "minibatch": Peer("MiniBatchKMeans, nearest rows", "scikit-learn", k_means(True), seeded=True),
-    "kmeans": Peer("KMeans, nearest rows", "scikit-learn", k_means(False), seeded=True),
+    "faiss": Peer("Kmeans, nearest rows", "faiss-cpu", faiss_k_means, seeded=True, own=True),
+    "minibatch": Peer(
+        "MiniBatchKMeans, nearest rows", "scikit-learn", k_means(True), seeded=True, own=True
+    ),
+    "kmeans": Peer("KMeans, nearest rows", "scikit-learn", k_means(False), seeded=True, own=True),
     "coresets": Peer("sensitivity sampling", "coresets", sensitivity, seeded=True),
     "coreax": Peer("kernel herding", "coreax", herding),
     "submodlib-sparse": Peer(
@@ -303,11 +309,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--budget", type=int, required=True)
     asked = parser.parse_args(arguments)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
     with _answers() as answer:
         method = PEERS[asked.name].load()
         rows = np.array(np.load(asked.file, mmap_mode="r")[: asked.rows])
         method(rows[:2000].copy(), 20, 0)  # what is compiled or opened at the first call
-        answer({"ready": True})
+        answer({"version": version(PEERS[asked.name].package)})
         for line in sys.stdin:
             answer(_run(method, rows, asked.budget, int(line)))
 

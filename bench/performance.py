@@ -1,0 +1,222 @@
+"""What docs/performance.md shows of the parts' results: its tables and its plots."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.show import Grid, fill
+
+PARTS = {
+    "encode": "texts to vectors, against sentence-transformers",
+    "cluster": "k-means, against faiss and scikit-learn",
+    "select": "1,000 of 50,000 rows, against other selectors",
+    "scale": "ten million rows on disk",
+    "overhead": "what the pipeline adds to the work itself",
+}
+MET, MISSED = "#0b6e4f", "#c8553d"
+FROM_MACHINE = ("date", "processor", "processors", "threads", "memory_gib", "load_before", "python")
+
+Results = dict[str, dict[str, Any]]
+
+
+def grids(results: Results) -> dict[str, Grid]:
+    """Return every table that there are figures for, by the name it has on the page."""
+    made = {name: make(results) for name, make in GRIDS.items()}
+    return {name: grid for name, grid in made.items() if grid.rows}
+
+
+def write(results: Results, page: Path) -> None:
+    """Fill the page's tables and draw its plots next to it, in ``images``."""
+    text = fill(page.read_text(), grids(results))
+    draw_all(results, page.parent / "images")
+    page.write_text(text)
+
+
+def _ratios(results: Results) -> Grid:
+    rows = []
+    for name in PARTS:
+        for one in results.get(name, {}).get("ratios", []):
+            sign = "≥" if one["at_least"] else "≤"
+            verdict = "met" if one["met"] else "**missed**"
+            words = (f"`{name}`", _cell(one["name"]), _cell(one["note"]))
+            rows.append((*words, f"{one['value']:.3g}", f"{sign} {one['bound']:g}", verdict))
+    head = ("part", "ratio", "", "measured", "target", "")
+    return Grid("Ratios", head, rows, left=3)
+
+
+def _machines(results: Results) -> Grid:
+    """One column for each part: they may have run on different days."""
+    parts = [name for name in PARTS if name in results]
+    found = [results[name]["machine"] for name in parts]
+    keys = dict.fromkeys((*FROM_MACHINE, *(key for one in found for key in one)))
+    rows = [(key, *(str(one.get(key, "-")) for one in found)) for key in keys]
+    return Grid("Machine", ("", *(f"`{name}`" for name in parts)), rows if parts else [])
+
+
+def _selectors(results: Results) -> Grid:
+    figures = results.get("select", {}).get("figures", {})
+    product = figures.get("product_seconds", float("nan"))
+    rows = []
+    for row in figures.get("selectors", []):
+        if "seconds" not in row:
+            continue
+        seconds, ours = statistics.median(row["seconds"]), statistics.median(row["ours"])
+        rows.append(
+            (
+                row["title"],
+                f"{row['package']} {row['version']}",
+                f"{row['rows']:,}",
+                str(len(row["seconds"])),
+                f"{seconds:.3g}",
+                f"{row['cpu']:.3g}",
+                f"{row['mib']:,.0f}",
+                f"{seconds / product:.3g}",
+                "1" if row["name"] == "ours" else f"{seconds / ours:.3g}",
+                f"{row['distance']:.3f}",
+                f"{100 * row['error']:.2g}% ({row['draws']})",
+            )
+        )
+    head = ("selector", "package", "rows", "rounds", "seconds", "CPU seconds", "MiB", "products")
+    return Grid("Selectors", (*head, "times ours", "distance", "error (draws)"), rows, left=2)
+
+
+def _unable(results: Results) -> Grid:
+    figures = results.get("select", {}).get("figures", {})
+    rows = [
+        (row["title"], row["package"], _cell(why))
+        for row in figures.get("selectors", [])
+        for why in row["reasons"]
+    ]
+    return Grid("What did not run", ("selector", "package", "why"), rows, left=3)
+
+
+def _timings(results: Results) -> Grid:
+    """Seconds of all sides of every part that keeps them round by round."""
+    rows = []
+    for name in PARTS:
+        for what, sides in results.get(name, {}).get("seconds", {}).items():
+            for side, seconds in sides.items():
+                low, high = min(seconds), max(seconds)
+                median = statistics.median(seconds)
+                words = (f"`{name}`", _cell(what), _cell(side), str(len(seconds)))
+                rows.append((*words, f"{median:.3g}", f"{low:.3g} to {high:.3g}"))
+    head = ("part", "what", "side", "rounds", "seconds, median", "range")
+    return Grid("Seconds", head, rows, left=3)
+
+
+def _cell(text: str) -> str:
+    """Return a text that does not end a table's cell, nor is read as HTML."""
+    return text.replace("|", "/").replace("<", "&lt;").replace("\n", " ")
+
+
+GRIDS: dict[str, Callable[[Results], Grid]] = {
+    "ratios": _ratios,
+    "selectors": _selectors,
+    "unable": _unable,
+    "timings": _timings,
+    "machine": _machines,
+}
+
+
+def draw_all(results: Results, folder: Path) -> list[Path]:
+    """Draw every plot there are figures for; return their files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    made = []
+    for name, draw in PLOTS.items():
+        figure = draw(results)
+        if figure is None:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"bench-{name}.png"
+        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+        made.append(path)
+    return made
+
+
+def _draw_ratios(results: Results) -> Any:
+    """Bars on a log axis from 1, with a tick where the target is."""
+    bars = [(name, one) for name in PARTS for one in results.get(name, {}).get("ratios", [])]
+    bars = [(name, one) for name, one in bars if one["value"] > 0 and one["bound"] > 0][::-1]
+    if not bars:
+        return None
+    figure, axes = _figure(9.0, 1.2 + 0.28 * len(bars))
+    values = [one["value"] for _, one in bars]
+    colours = [MET if one["met"] else MISSED for _, one in bars]
+    axes.barh(range(len(bars)), [v - 1.0 for v in values], left=1.0, color=colours, height=0.6)
+    for at, (_, one) in enumerate(bars):
+        axes.plot([one["bound"]] * 2, [at - 0.45, at + 0.45], color="k", linewidth=1.6)
+        mark = "≥" if one["at_least"] else "≤"
+        axes.annotate(
+            f"{one['value']:.3g}  ({mark} {one['bound']:g})",
+            (max(one["value"], one["bound"], 1.0), at),
+            xytext=(5, -3),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    axes.set_yticks(range(len(bars)), [f"{name}: {one['name']}" for name, one in bars], fontsize=7)
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * 4.0)
+    axes.axvline(1.0, color="k", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("ratio of medians (black tick: target; red: missed)")
+    return figure
+
+
+def _draw_select(results: Results) -> Any:
+    """Time against memory of all selectors, both on a log axis."""
+    rows = results.get("select", {}).get("figures", {}).get("selectors", [])
+    rows = [row for row in rows if "seconds" in row]
+    if not rows:
+        return None
+    full = max(row["rows"] for row in rows)
+    figure, axes = _figure(9.0, 5.5)
+    for row in rows:
+        seconds, mib = statistics.median(row["seconds"]), max(row["mib"], 1.0)
+        colour = MET if row["name"] == "ours" else "#7d8597"
+        whole = row["rows"] == full
+        axes.plot(seconds, mib, "o", color=colour, fillstyle="full" if whole else "none")
+        label = f"{row['package']}: {row['title']}" if row["name"] != "ours" else "ours"
+        label += "" if whole else f" ({row['rows']:,} rows)"
+        axes.annotate(label, (seconds, mib), xytext=(5, 3), textcoords="offset points", fontsize=7)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * 6.0)
+    axes.set_xlabel(f"seconds for {full:,} rows (hollow: fewer rows, as it can do no more)")
+    axes.set_ylabel("memory on top of the rows, MiB")
+    return figure
+
+
+def _draw_memory(results: Results) -> Any:
+    """Memory of the run over rows on disk, second by second."""
+    series = results.get("scale", {}).get("figures", {}).get("memory")
+    if not series:
+        return None
+    figure, axes = _figure(8.0, 3.5)
+    for label, points in series.items():
+        axes.plot([at for at, _ in points], [mib for _, mib in points], label=label)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("MiB")
+    axes.set_ylim(bottom=0.0)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+PLOTS: dict[str, Callable[[Results], Any]] = {
+    "ratios": _draw_ratios,
+    "select": _draw_select,
+    "memory": _draw_memory,
+}
