@@ -15,7 +15,7 @@ import numpy as np
 from curation.baselines import geometry, sampled, uncertainty
 from curation.baselines.pool import Choice, Model, Pool
 
-__all__ = ["STRATEGIES", "Choice", "Model", "Pool", "choose"]
+__all__ = ["STRATEGIES", "Choice", "Model", "Pool", "Strategy", "apply", "choose"]
 
 Strategy = Callable[[Pool, int, np.random.Generator], Choice]
 
@@ -64,10 +64,15 @@ def choose(name: str, pool: Pool, size: int, *, seed: int = 0) -> Choice:
     """
     if name not in STRATEGIES:
         raise ValueError(f"unknown strategy {name!r}; known: {', '.join(STRATEGIES)}")
+    return apply(STRATEGIES[name], pool, size, seed=seed)
+
+
+def apply(strategy: Strategy, pool: Pool, size: int, *, seed: int = 0) -> Choice:
+    """Choose rows by a strategy of one's own; see :func:`choose`."""
     if not 1 <= size <= len(pool.rest):
         raise ValueError(f"{size} rows of {len(pool.rest)} that are not in the pilot")
     before, began = pool.evaluations, time.perf_counter()
-    found = STRATEGIES[name](pool, size, np.random.default_rng([seed, 0x62617365]))
+    found = strategy(pool, size, np.random.default_rng([seed, 0x62617365]))
     return replace(
         found,
         evaluations=pool.evaluations - before,

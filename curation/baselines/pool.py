@@ -41,7 +41,7 @@ class Pool:
     Attributes
     ----------
     embeddings
-        (n, d) float32.
+        (n, d) float32: where strategies measure distances.
     labels
         (n,) classes as text.
     pilot
@@ -50,6 +50,8 @@ class Pool:
         The pilot model.
     value
         The score: ``loss`` or ``gradient_norm``.
+    inputs
+        (n, D) float32 what the model takes; left out, the embeddings.
     evaluations
         Rows that the model was asked about so far.
     """
@@ -59,6 +61,7 @@ class Pool:
     pilot: Rows
     model: Model
     value: str = "gradient_norm"
+    inputs: Vectors | None = None
     evaluations: int = field(default=0, init=False)
 
     def __len__(self) -> int:
@@ -75,10 +78,14 @@ class Pool:
         """All classes, sorted."""
         return tuple(np.unique(self.labels).tolist())
 
+    def given(self, rows: Rows) -> Vectors:
+        """Return what the model takes of some rows."""
+        return (self.embeddings if self.inputs is None else self.inputs)[rows]
+
     def ask(self, what: str, rows: Rows) -> Any:
         """Ask the model about rows: ``score``, ``probabilities``, ``residuals`` or ``features``."""
         self.evaluations += len(rows)
-        x, y = self.embeddings[rows], self.labels[rows]
+        x, y = self.given(rows), self.labels[rows]
         if what == "score":
             return np.asarray(self.model.score(x, y, value=self.value), dtype=np.float64)
         if what == "residuals":
@@ -97,8 +104,8 @@ class Choice:
     rows
         (m,) rows, each once, none of the pilot's.
     weights
-        (m,) weights for training, or None: all alike. They say how many of the rows that were up
-        for choosing a row stands for.
+        (m,) how many of the rows that were up for choosing a row stands for, or None where the
+        strategy does not say.
     evaluations, seconds
         What it cost: rows the model was asked about, and time.
     """

@@ -84,7 +84,7 @@ def ours(pool: Pool, size: int, rng: np.random.Generator, **options: Any) -> Cho
         Of :func:`curation.select`.
     """
     residuals = pool.ask("residuals", pool.rest)
-    features = np.asarray(pool.model.features(pool.embeddings[pool.rest]), dtype=np.float32)
+    features = np.asarray(pool.model.features(pool.given(pool.rest)), dtype=np.float32)
     sketch = clustering.GradientSketch.create(
         residuals.shape[1], features.shape[1], dimension=SKETCH_DIMENSION, seed=0
     )
@@ -126,7 +126,7 @@ def _select(
 
 
 def _chosen(pool: Pool, found: Selection) -> Choice:
-    return Choice(pool.rest[found.indices], found.training_weights)
+    return Choice(pool.rest[found.indices], found.weights)
 
 
 def _by_law(pool: Pool, scores: Floats, size: int, rng: np.random.Generator) -> Choice:

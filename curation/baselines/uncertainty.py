@@ -38,8 +38,9 @@ def badge(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
     """
     a = pool.ask("probabilities", pool.rest).astype(np.float32)
     a[np.arange(len(a)), a.argmax(axis=1)] -= 1.0
-    x = pool.embeddings[pool.rest]
-    h = np.asarray(pool.model.features(x), dtype=np.float32)  # the same pass as the probabilities
+    h = np.asarray(
+        pool.model.features(pool.given(pool.rest)), dtype=np.float32
+    )  # the same pass as the probabilities
     squares = np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", h, h)
     chosen = np.empty(size, dtype=np.int64)
     chosen[0] = np.argmax(squares)
