@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.clustering.kmeans import assign
+from curation.clustering.closest import Closest
+from curation.clustering.passes import over
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Summariser:
 
     The cost to the medoid m needs no second pass: with the members' sum S and their sum of squares
     Q it is ``Q - 2 m.S + size |m|^2``. All are measured from the centroid and kept in float64, so
-    that little cancels also far from the origin.
+    that little cancels also far from the origin. They are added row by row, so that the result is
+    the same to the last bit whatever the blocks.
 
     Parameters
     ----------
@@ -65,9 +67,9 @@ class Summariser:
     def __init__(self, centroids: NDArray[np.float32]) -> None:
         k, d = centroids.shape
         self.centroids = centroids
+        self._closest = Closest(centroids)
         self.sizes = np.zeros(k, dtype=np.int64)
-        self.sums = np.zeros((k, d), dtype=np.float64)
-        self.squares = np.zeros(k, dtype=np.float64)
+        self.totals = np.zeros((k, d + 1), dtype=np.float64)  # of coordinates, and of squares
         self.nearest = np.full((k, 2), np.inf, dtype=np.float64)  # distance, then what breaks ties
         self.rows = np.full(k, -1, dtype=np.int64)
         self.medoids = np.zeros((k, d), dtype=np.float32)
@@ -86,17 +88,15 @@ class Summariser:
             (m,) numbers; of two members equally near to a centroid, the one with the smaller
             number is the medoid. Left out, the one that comes first.
         """
-        cluster, distance = assign(block, self.centroids)
+        cluster, distance = over(self._closest, block, totals=self.totals)
         numbers = self.seen + np.arange(len(block), dtype=np.float64) if ties is None else ties
-        order = np.argsort(cluster, kind="stable")
-        present, first = np.unique(cluster[order], return_index=True)
-        own = self.centroids[cluster[order]]
-        members = np.subtract(block[order], own, dtype=np.float64)
-        self.sizes[present] += np.diff(np.append(first, len(order)))
-        self.sums[present] += np.add.reduceat(members, first, axis=0)
-        self.squares[present] += np.add.reduceat(np.einsum("ij,ij->i", members, members), first)
-        best = np.lexsort((numbers, distance, cluster))
-        best = best[np.unique(cluster[best], return_index=True)[1]]
+        self.sizes += np.bincount(cluster, minlength=len(self.sizes))
+        least = np.full(len(self.sizes), np.inf, dtype=np.float32)
+        np.minimum.at(least, cluster, distance)
+        best = np.flatnonzero(distance == least[cluster])
+        best = best[np.lexsort((numbers[best], cluster[best]))]
+        best = best[np.flatnonzero(np.diff(cluster[best], prepend=-1))]
+        present = cluster[best]
         here = np.stack([distance[best].astype(np.float64), numbers[best]], axis=1)
         known = self.nearest[present]
         better = (here[:, 0] < known[:, 0]) | (
@@ -119,9 +119,10 @@ class Summariser:
         if self.seen == 0:
             raise ValueError("there are no points to cluster")
         wide = np.subtract(self.medoids, self.centroids, dtype=np.float64)
+        squares = self.totals[:, -1]
         medoid_cost = (
-            self.squares
-            - 2.0 * np.einsum("ij,ij->i", wide, self.sums)
+            squares
+            - 2.0 * np.einsum("ij,ij->i", wide, self.totals[:, :-1])
             + self.sizes * np.einsum("ij,ij->i", wide, wide)
         )
         kept = np.flatnonzero(self.sizes > 0)
@@ -130,7 +131,7 @@ class Summariser:
             medoids=self.medoids[kept],
             medoid_rows=self.rows[kept],
             sizes=self.sizes[kept],
-            centroid_cost=self.squares[kept],
+            centroid_cost=squares[kept],
             medoid_cost=np.maximum(medoid_cost[kept], 0.0),
             rank=_rank(self.medoids[kept]),
             kept=kept,

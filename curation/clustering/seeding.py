@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from curation import products
+
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
@@ -40,8 +42,6 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     """
     # Threads round the products differently. One makes the start the same on every machine; the
     # products are too narrow for more to help.
-    from threadpoolctl import threadpool_limits
-
     m = len(points)
     chosen = np.empty(k, dtype=np.int64)
     words = (numbers * 2.0**53).astype(np.uint64)
@@ -49,7 +49,7 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     at_home = _standard(points)
     squares = np.einsum("ij,ij->i", at_home, at_home)
     chosen[0] = np.argmin(_arrivals(words, keys[0]))
-    with threadpool_limits(1, user_api="blas"):
+    with products.one_thread():
         nearest = _squared_distances(at_home, squares, chosen[:1])[:, 0]
         for step in range(1, k):
             with np.errstate(divide="ignore"):  # who sits on a centre never arrives

@@ -1,0 +1,314 @@
+"""The nearest centroid of every point, exact whatever the products are rounded to.
+
+With the centroids' mean as origin, the nearest centroid c of x is the one with the largest score
+``x.c - |c|^2 / 2``. A product of low precision gives scores with an error that is bounded for each
+point; every centroid that may be the nearest within that bound is compared by its distance.
+Products of another precision, and blocks and threads, change how many are compared, never which
+one is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation import products
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+UNIT = 2.0**-24  # relative rounding error of float32
+SLACK = 1.01  # the bounds themselves are computed in float32
+SCORES = 1 << 18  # scores looked at together: they stay in the cache
+PAIRS = 2048  # pairs whose distance is computed together
+CROWDED = 24  # candidates to a point beyond which bytes are too coarse
+GIVE_UP = 8  # how often that may be before they are not tried again
+BYTES_FROM = 1 << 22  # multiply-adds of a block below which bytes are not worth their preparation
+NARROW = 32  # points of fewer coordinates, and fewer centroids, gain nothing from bytes
+
+
+class Closest:
+    """Finds the nearest of some centroids.
+
+    Parameters
+    ----------
+    centroids
+        (k, d) float32, finite.
+    use_bytes
+        Whether scores come from products of one-byte integers first; by default where that is
+        faster. What is found is the same.
+    """
+
+    def __init__(self, centroids: Vectors, *, use_bytes: bool | None = None) -> None:
+        self.centroids = np.ascontiguousarray(centroids, dtype=np.float32)
+        self.k, self.d = self.centroids.shape
+        self._wide = _Wide.of(self.centroids)
+        self._narrow: _Narrow | None = None
+        self._use_bytes = use_bytes
+        self._crowded = 0
+        self._scratch = products.Scratch()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether bytes told too little of the points so far to be tried again."""
+        return self._crowded >= GIVE_UP
+
+    def prepare(self, rows: int) -> None:
+        """Choose the kind of product for that many points to come, before threads share them."""
+        wanted = self._use_bytes
+        if wanted is None:
+            work = float(rows) * self.k * self.d
+            small = work < BYTES_FROM or min(self.k, self.d) < NARROW
+            wanted = not small and products.bytes_pay(work)
+        if not wanted:
+            self._narrow = None
+        elif self._narrow is None and self._wide.tame and not self.gave_up:
+            self._narrow = _Narrow.of(self._wide)
+
+    def __call__(self, points: Vectors) -> Rows:
+        """Return (m,) the nearest centroid of each point, the first of equally near ones."""
+        found = np.zeros(len(points), dtype=np.int64)
+        if self.k == 1 or self._wide.radius == 0.0:
+            return found
+        step = min(max(SCORES // self.k, 32), 1024)
+        for start in range(0, len(points), step):
+            part = slice(start, start + step)
+            found[part] = self._few(points[part])
+        return found
+
+    def _few(self, points: Vectors) -> Rows:
+        """Return the nearest centroids of so few points that their scores stay in the cache."""
+        limit = CROWDED * len(points)
+        narrow = self._narrow
+        pairs = None if narrow is None else narrow.candidates(points, limit, self._scratch)
+        if pairs is None:
+            if narrow is not None:
+                self._crowded += 1  # threads may miss one of another: that costs time alone
+                if self.gave_up:
+                    self._narrow = None
+            pairs = self._wide.candidates(points, self._scratch)
+        rows, columns = np.divmod(pairs, self.k)
+        if len(pairs) == len(points):
+            return columns
+        found = np.empty(len(points), dtype=np.int64)
+        many = np.bincount(rows, minlength=len(points))[rows] > 1
+        found[rows[~many]] = columns[~many]
+        rows, columns = rows[many], columns[many]
+        which, best = nearest_of(points, self.centroids, rows, columns)
+        found[which] = best
+        return found
+
+
+def squared_distance(points: Vectors, others: Vectors) -> Floats:
+    """Return (m,) float64 squared distances between the rows of two (m, d) arrays."""
+    difference = np.subtract(points, others, dtype=np.float64)
+    return np.einsum("ij,ij->i", difference, difference)
+
+
+def nearest_of(points: Vectors, others: Vectors, rows: Rows, columns: Rows) -> tuple[Rows, Rows]:
+    """Return the nearest candidate of each point that has any, the first of equally near ones.
+
+    Distances in float32 are off by less than (d + 4) units of rounding, relative to themselves;
+    what they leave open is decided in float64.
+
+    Parameters
+    ----------
+    points, others
+        (m, d) and (k, d).
+    rows, columns
+        (p,) which point, in ascending order, and which of the others, ascending for each point.
+
+    Returns
+    -------
+    rows, columns
+        (r,) the points that have candidates, and the nearest one of each.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        apart = _distances(points, others, rows, columns, np.float32)
+    relative = 2.0 * SLACK * (points.shape[1] + 4) * UNIT
+    rows, columns = _cut(rows, columns, apart, relative)
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    if len(first) < len(rows):
+        apart = _distances(points, others, rows, columns, np.float64)
+        rows, columns = _cut(rows, columns, apart, 0.0)
+        first = np.flatnonzero(np.diff(rows, prepend=-1))
+    return rows[first], columns[first]
+
+
+def _cut(rows: Rows, columns: Rows, apart: NDArray[Any], relative: float) -> tuple[Rows, Rows]:
+    """Return the pairs that are not farther apart than the nearest of their row."""
+    np.nan_to_num(apart, copy=False, nan=np.inf, posinf=np.inf)
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    best = np.minimum.reduceat(apart, first).astype(np.float64)
+    # squares below the smallest normal number are lost in float32
+    limit = best * (1.0 + relative) + (1e-30 if relative else 0.0)
+    kept = apart <= np.repeat(limit, np.diff(first, append=len(rows)))
+    return rows[kept], columns[kept]
+
+
+def _distances(
+    points: Vectors, others: Vectors, rows: Rows, columns: Rows, kind: type
+) -> NDArray[Any]:
+    found: NDArray[Any] = np.empty(len(rows), dtype=kind)
+    for start in range(0, len(rows), PAIRS):
+        part = slice(start, start + PAIRS)
+        one, two = points[rows[part]], others[columns[part]]
+        if kind is np.float64:
+            found[part] = squared_distance(one, two)
+        else:
+            one -= two
+            found[part] = np.einsum("ij,ij->i", one, one)
+    return found
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """Scores in float32.
+
+    Attributes
+    ----------
+    middle
+        (d,) the centroids' mean.
+    right
+        (d + 1, k) float32: what is left of the centroids, and minus half their squares, around the
+        middle of these.
+    radius, half
+        Largest norm of the centroids around their mean, and of the halved squares.
+    """
+
+    middle: Vectors
+    right: Vectors
+    radius: float
+    half: float
+
+    @classmethod
+    def of(cls, centroids: Vectors) -> _Wide:
+        middle = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+        left = np.subtract(centroids, middle, dtype=np.float64)
+        half = 0.5 * np.einsum("ij,ij->i", left, left)
+        radius = float(np.sqrt(2.0 * half.max()))
+        half -= (half.max() + half.min()) / 2.0
+        with np.errstate(over="ignore"):
+            right = np.vstack([left.T, -half]).astype(np.float32)
+        return cls(middle, right, radius, float(np.abs(half).max()))
+
+    @property
+    def tame(self) -> bool:
+        """Whether squares of such numbers neither vanish nor overflow."""
+        return 1e-12 < self.radius < 1e15
+
+    def candidates(self, points: Vectors, scratch: products.Scratch) -> Rows:
+        """Return which of the (m, k) scores may be the largest of their row."""
+        m, d = points.shape
+        left = scratch.array("wide", (m, d + 1), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(points, self.middle, out=left[:, :d])
+            left[:, d] = 1.0
+            norm = np.sqrt(np.einsum("ij,ij->i", left[:, :d], left[:, :d]).astype(np.float64))
+            norm *= SLACK
+            scores = scratch.array("scores", (m, self.right.shape[1]), np.float32)
+            np.matmul(left, self.right, out=scores)
+            error = (d + 8) * UNIT * (norm * self.radius + self.half)
+            error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
+            best = scores.max(axis=1)
+            least = (best - 2.0 * SLACK * error).astype(np.float32)
+        if not self.tame or not np.isfinite(norm).all():
+            # beyond what float32 can square: every centroid is a candidate of these
+            least[~np.isfinite(least) | ~np.isfinite(norm) | (not self.tame)] = -np.inf
+            np.nan_to_num(scores, copy=False)
+        return np.flatnonzero(_at_least(scores, least, scratch))
+
+
+@dataclass(frozen=True)
+class _Narrow:
+    """Scores in products of one-byte integers.
+
+    Points and centroids are extended by a few coordinates whose product is minus half the
+    centroid's square, and rounded to multiples of a step: one for all centroids, one for each
+    point. With e the rounding error of an extended vector, scores are off by at most ``|e_x| |c| +
+    |x| |e_c| + |e_x| |e_c|`` (Cauchy and Schwarz): the worst case, so that no arrangement of points
+    is decided wrongly.
+
+    Attributes
+    ----------
+    middle
+        (d,) the centroids' mean.
+    right
+        The centroids' integers, as the right side of a product.
+    further, at
+        How many coordinates are added, and a point's value there.
+    step, radius, error
+        Of the centroids: size of a step, largest norm of an extended one, of its rounding error.
+    """
+
+    middle: Vectors
+    right: Any
+    further: int
+    at: float
+    step: float
+    radius: float
+    error: float
+
+    @classmethod
+    def of(cls, wide: _Wide) -> _Narrow:
+        left = wide.right[:-1].T.astype(np.float64)
+        half = wide.right[-1].astype(np.float64)
+        at = float(np.abs(left).max())
+        further = int(np.clip(np.ceil(wide.half / at**2), 1, 64))
+        # rows of the right side begin at multiples of what a processor loads at a time
+        further += -(left.shape[1] + further) % 16
+        extended = np.hstack([left, np.repeat(half[:, None] / (further * at), further, axis=1)])
+        step = float(np.abs(extended).max()) / products.LEVELS
+        whole = np.rint(extended / step)
+        error = extended - whole * step
+        return cls(
+            wide.middle,
+            products.as_right(whole.astype(np.int8)),
+            further,
+            at,
+            step,
+            float(np.sqrt(np.einsum("ij,ij->i", extended, extended).max())),
+            float(np.sqrt(np.einsum("ij,ij->i", error, error).max())),
+        )
+
+    def candidates(self, points: Vectors, limit: int, scratch: products.Scratch) -> Rows | None:
+        """Return which of the scores may be the largest of their row, or None if too many may."""
+        m, d = points.shape
+        width = d + self.further
+        left = scratch.array("left", (m, width), np.float32)
+        np.subtract(points, self.middle, out=left[:, :d])
+        left[:, d:] = self.at
+        norm = np.sqrt(np.einsum("ij,ij->i", left, left))
+        step = np.maximum(left.max(axis=1), -left.min(axis=1)) / np.float32(products.LEVELS)
+        if not np.isfinite(norm).all():
+            return None
+        left *= (np.float32(1.0) / step)[:, None]
+        whole = scratch.array("whole", (m, width), np.float32)
+        np.rint(left, out=whole)
+        left -= whole
+        integers = scratch.array("integers", (m, width), np.int8)
+        np.copyto(integers, whole, casting="unsafe")
+        scores = scratch.array("whole scores", (m, self.right.shape[1]), np.int32)
+        products.product(integers, self.right, out=scores)
+        off = np.sqrt(np.einsum("ij,ij->i", left, left)) * step + 4.0 * UNIT * norm
+        error = off * self.radius + (norm + off) * self.error
+        error = error.astype(np.float64) + 4.0 * UNIT * norm * self.radius
+        error += (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64)
+        reach = np.ceil(2.0 * SLACK * error / (step.astype(np.float64) * self.step)) + 1.0
+        best = scores.max(axis=1)
+        least = best - np.minimum(reach, 1 << 30).astype(np.int32)
+        mask = _at_least(scores, least, scratch)
+        return np.flatnonzero(mask) if np.count_nonzero(mask) <= limit else None
+
+
+def _at_least(
+    scores: NDArray[Any], least: NDArray[Any], scratch: products.Scratch
+) -> NDArray[np.bool_]:
+    """Return (m k,) which scores are at least as much as their row's least one of interest."""
+    mask = scratch.array("mask", scores.shape, np.bool_)
+    np.greater_equal(scores, least[:, None], out=mask)
+    return mask.reshape(-1)

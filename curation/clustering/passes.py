@@ -1,0 +1,99 @@
+"""A pass over points: the nearest centroid, the distance to it, and totals of every cluster."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation import products
+from curation.clustering.closest import Closest
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
+PIECE = 1024  # most rows that a thread takes at a time
+PIECE_VALUES = 1 << 20  # most float64 values that it leaves behind
+
+
+def over(
+    closest: Closest, block: Vectors, *, totals: Floats | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Find the nearest centroid of every point of a block, and add the points to their totals.
+
+    Neither the block's size nor the number of threads makes a difference, to the last bit: points
+    do not know of each other, and totals grow by one row after the other.
+
+    Parameters
+    ----------
+    closest
+        The centroids.
+    block
+        (m, d) float32.
+    totals
+        (k, d + 1) float64 that is added to: of each cluster the sum of its points, measured from
+        the centroid, and in the last column the sum of their squared distances.
+
+    Returns
+    -------
+    cluster
+        (m,) int32 index of the nearest centroid.
+    distance
+        (m,) float32 squared Euclidean distance to it, computed in float64.
+    """
+    points = np.ascontiguousarray(block, dtype=np.float32)
+    m, d = points.shape
+    cluster, distance = np.empty(m, dtype=np.int32), np.empty(m, dtype=np.float32)
+    if not m:
+        return cluster, distance
+    size = min(PIECE, max(PIECE_VALUES // (d + 1), 16), m)
+    room = [np.empty((2 * size, d + 1)) for _ in range(products.ahead() + 1)]
+    closest.prepare(m)
+
+    def one(piece: tuple[int, Floats]) -> tuple[slice, Floats]:
+        start, values = piece
+        rows = slice(start, min(start + size, m))
+        part = points[rows]
+        own = closest(part)
+        values = values[: 2 * len(part)]
+        apart = values[: len(part), :d]
+        np.subtract(part, closest.centroids[own], out=apart, dtype=np.float64)
+        squares = np.einsum("ij,ij->i", apart, apart)
+        values[: len(part), d] = squares
+        with np.errstate(over="ignore"):  # of float64 that float32 does not hold
+            cluster[rows], distance[rows] = own, squares
+        return rows, values
+
+    pieces = ((start, room[i % len(room)]) for i, start in enumerate(range(0, m, size)))
+    for rows, values in products.in_order(one, pieces):
+        if totals is not None:
+            _add(totals, cluster[rows], values)
+    return cluster, distance
+
+
+def _add(totals: Floats, cluster: NDArray[np.int32], values: Floats) -> None:
+    """Add rows to their clusters' totals, in order.
+
+    A sparse product sums from the left: with a cluster's total so far as its first term, the
+    result is that of one long sum.
+
+    Parameters
+    ----------
+    totals
+        (k, w) that is added to.
+    cluster
+        (m,) of each row.
+    values
+        (2 m, w): the rows, and room for the totals so far.
+    """
+    from scipy import sparse
+
+    m = len(cluster)
+    order = np.argsort(cluster, kind="stable")
+    first = np.flatnonzero(np.diff(cluster[order], prepend=-1))
+    present = cluster[order[first]]
+    r = len(present)
+    np.take(totals, present, axis=0, out=values[m : m + r], mode="clip")
+    terms = np.insert(order, first, m + np.arange(r))
+    starts = np.append(first + np.arange(r), m + r)
+    which = sparse.csr_array((np.ones(m + r), terms, starts), shape=(r, m + r))
+    totals[present] = which @ values[: m + r]

@@ -1,0 +1,213 @@
+"""The nearest centroid, by products of either kind, against brute force in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.clustering import assign
+from curation.clustering.closest import Closest
+from curation.clustering.passes import over
+
+
+def brute(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """The first of the nearest centroids, in float64."""
+    wide = centroids.astype(np.float64)
+    every = [((points.astype(np.float64) - one) ** 2).sum(axis=1) for one in wide]
+    return np.stack(every, axis=1).argmin(axis=1)
+
+
+def found(points: np.ndarray, centroids: np.ndarray, use_bytes: bool) -> np.ndarray:
+    closest = Closest(centroids, use_bytes=use_bytes)
+    return over(closest, points)[0]
+
+
+def sentences_like(rng, n=1500, k=60, d=384):
+    """Clouds on a sphere, as embeddings of texts lie."""
+    centres = rng.normal(size=(k, d)) + 0.5 * rng.normal(size=d)
+    points = centres[rng.integers(0, k, n)] + 1.5 * rng.normal(size=(n, d))
+    points /= np.linalg.norm(points, axis=1)[:, None]
+    centroids = centres / np.linalg.norm(centres, axis=1)[:, None]
+    return points, centroids
+
+
+def noise(rng):
+    """Nothing to tell centroids apart by: many are nearly the nearest."""
+    return rng.normal(size=(700, 64)), rng.normal(size=(90, 64))
+
+
+def copies(rng):
+    """Every centroid three times, every point one of them."""
+    one = rng.normal(size=(20, 48))
+    return one[rng.integers(0, 20, 300)], np.concatenate([one, one[::-1], one])
+
+
+def halfway(rng):
+    """Points between two centroids, give or take a rounding error."""
+    centroids = rng.normal(size=(40, 40))
+    one, two = rng.integers(0, 40, size=(2, 600))
+    middle = (centroids[one] + centroids[two]) / 2
+    return middle * (1 + 1e-7 * rng.normal(size=(600, 1))), centroids
+
+
+def grid(rng):
+    return rng.integers(0, 4, size=(800, 3)), rng.permutation(
+        np.indices((4, 4, 4)).reshape(3, -1).T
+    )
+
+
+def far_away(rng):
+    return rng.normal(size=(500, 64)) + 1000.0, rng.normal(size=(50, 64)) + 1000.0
+
+
+def outliers(rng):
+    """A few points and centroids a thousand times as far away as the rest."""
+    points, centroids = rng.normal(size=(600, 33)), rng.normal(size=(50, 33))
+    points[::50] *= 1000.0
+    centroids[::25] *= 1000.0
+    return points, centroids
+
+
+def points_far_from_all_centroids(rng):
+    return rng.normal(size=(300, 40)) * 1e6, rng.normal(size=(60, 40)) * 1e-3
+
+
+def points_at_the_mean(rng):
+    centroids = rng.normal(size=(60, 40))
+    return np.repeat(centroids.mean(axis=0)[None], 50, axis=0), centroids
+
+
+def one_odd_column(rng):
+    """One coordinate is ten thousand times the size of all others."""
+    points, centroids = rng.normal(size=(500, 50)), rng.normal(size=(50, 50))
+    points[:, 7] *= 1e4
+    centroids[:, 7] *= 1e4
+    return points, centroids
+
+
+CASES = [
+    sentences_like,
+    noise,
+    copies,
+    halfway,
+    grid,
+    far_away,
+    outliers,
+    points_far_from_all_centroids,
+    points_at_the_mean,
+    one_odd_column,
+]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-9, 1e9, 1e18])
+@pytest.mark.parametrize("use_bytes", [False, True], ids=["float32", "bytes"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_the_nearest_is_found(rng, case, use_bytes, scale):
+    points, centroids = ((a * scale).astype(np.float32) for a in case(rng))
+    assert np.array_equal(found(points, centroids, use_bytes), brute(points, centroids))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    m=st.integers(1, 60),
+    d=st.integers(1, 40),
+    k=st.integers(1, 50),
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(["normal", "grid", "heavy", "few", "shifted"]),
+    use_bytes=st.booleans(),
+)
+def test_any_points_and_centroids(m, d, k, seed, kind, use_bytes):
+    rng = np.random.default_rng(seed)
+    points, centroids = rng.normal(size=(m, d)), rng.normal(size=(k, d))
+    if kind == "grid":
+        points, centroids = points.round(), centroids.round()
+    elif kind == "heavy":
+        points, centroids = points / rng.random((m, 1)) ** 4, centroids / rng.random((k, 1)) ** 4
+    elif kind == "few":
+        centroids = centroids[rng.integers(0, k, k)]
+        points = centroids[rng.integers(0, k, m)]
+    elif kind == "shifted":
+        points, centroids = points + 300.0, centroids + 300.0
+    points, centroids = points.astype(np.float32), centroids.astype(np.float32)
+    assert np.array_equal(found(points, centroids, use_bytes), brute(points, centroids))
+
+
+def test_the_bound_is_needed(rng, monkeypatch):
+    """With no allowance for errors bytes decide wrongly: else this file would test nothing."""
+    import curation.clustering.closest as module
+
+    points, centroids = (a.astype(np.float32) for a in noise(rng))
+    monkeypatch.setattr(module, "SLACK", 0.0)
+    wrong = found(points, centroids, True) != brute(points, centroids)
+    assert 0.005 < wrong.mean() < 0.5
+
+
+@pytest.mark.parametrize("use_bytes", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 100, 1500])
+def test_blocks_and_views_make_no_difference(rng, size, use_bytes):
+    """Bit for bit, also the totals, and of arrays that are not contiguous."""
+    points, centroids = (a.astype(np.float32) for a in sentences_like(rng, d=40))
+    closest = Closest(centroids, use_bytes=use_bytes)
+    whole, parts = np.zeros((60, 41)), np.zeros((60, 41))
+    expected = over(closest, points, totals=whole)
+    strided = np.repeat(points, 2, axis=0)[::2]
+    told = [
+        over(Closest(np.asfortranarray(centroids), use_bytes=use_bytes), block, totals=parts)
+        for block in (strided[i : i + size] for i in range(0, len(points), size))
+    ]
+    assert np.array_equal(np.concatenate([c for c, _ in told]), expected[0])
+    assert np.array_equal(np.concatenate([v for _, v in told]), expected[1])
+    assert np.array_equal(whole, parts)
+
+
+def test_totals_are_sums_from_the_centroids(rng):
+    points, centroids = (a.astype(np.float32) for a in noise(rng))
+    totals = np.zeros((90, 65))
+    cluster, distance = over(Closest(centroids), points, totals=totals)
+    apart = points.astype(np.float64) - centroids[cluster]
+    for one in range(90):
+        members = apart[cluster == one]
+        assert totals[one, :-1] == pytest.approx(members.sum(axis=0), rel=1e-12, abs=1e-12)
+        assert totals[one, -1] == pytest.approx((members**2).sum(), rel=1e-12)
+    assert distance == pytest.approx((apart**2).sum(axis=1), rel=1e-6)
+
+
+def test_threads_make_no_difference(rng, monkeypatch):
+    points, centroids = (a.astype(np.float32) for a in sentences_like(rng, n=4000))
+    seen = []
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("CURATION_THREADS", threads)
+        totals = np.zeros((60, 385))
+        seen.append((*over(Closest(centroids), points, totals=totals), totals))
+    for other in seen[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+def test_where_bytes_tell_nothing_they_are_given_up(rng, monkeypatch):
+    """Centroids that differ by a rounding error: all are candidates, and float32 takes over."""
+    import curation.clustering.closest as module
+
+    monkeypatch.setattr(module, "GIVE_UP", 2)
+    centroids = (1.0 + 1e-6 * rng.normal(size=(64, 64))).astype(np.float32)
+    centroids[0] += 1.0
+    points = (centroids[rng.integers(1, 64, 3000)]).astype(np.float32)
+    closest = Closest(centroids, use_bytes=True)
+    cluster, _ = over(closest, points)
+    assert np.array_equal(cluster, brute(points, centroids))
+    assert closest.gave_up
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_no_points_and_few_centroids(k):
+    centroids = np.zeros((k, 3), dtype=np.float32)
+    cluster, distance = assign(np.empty((0, 3), dtype=np.float32), centroids)
+    assert len(cluster) == len(distance) == 0
+    assert assign(np.ones((4, 3), dtype=np.float32), centroids)[0].tolist() == [0] * 4
+
+
+def test_points_too_large_for_float32_squares(rng):
+    """Their squares overflow; they are told apart all the same."""
+    points = (rng.normal(size=(50, 33)) * 1e30).astype(np.float32)
+    assert np.array_equal(found(points, points[:40], True), brute(points, points[:40]))
