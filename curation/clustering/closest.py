@@ -9,7 +9,8 @@ one is found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,21 @@ class Closest:
         for start in range(0, len(points), step):
             part = slice(start, start + step)
             found[part] = self._few(points[part])
+        return found
+
+    def near(self, points: Vectors) -> Rows | None:
+        """Return None: points are looked at piece by piece (see ``Grouped``, which has to sort)."""
+
+    def among(self, columns: Rows) -> Closest:
+        """Return a finder of the nearest of some of the centroids, as indices into `columns`.
+
+        It shares what was prepared; `columns` must ascend.
+        """
+        found = copy(self)
+        found.centroids = self.centroids[columns]
+        found.k = len(columns)
+        found._wide = self._wide.among(columns)
+        found._narrow = None if self._narrow is None else self._narrow.among(columns)
         return found
 
     def _few(self, points: Vectors) -> Rows:
@@ -196,6 +212,10 @@ class _Wide:
             right = np.vstack([left.T, -half]).astype(np.float32)
         return cls(middle, right, radius, float(np.abs(half).max()))
 
+    def among(self, columns: Rows) -> _Wide:
+        """Return scores of some of the centroids."""
+        return replace(self, right=self.right[:, columns])
+
     @property
     def tame(self) -> bool:
         """Whether squares of such numbers neither vanish nor overflow."""
@@ -237,8 +257,10 @@ class _Narrow:
     ----------
     middle
         (d,) the centroids' mean.
+    integers
+        (k, d + further) int8 of the centroids.
     right
-        The centroids' integers, as the right side of a product.
+        The same as the right side of a product.
     further, at
         How many coordinates are added, and a point's value there.
     step, radius, error
@@ -246,6 +268,7 @@ class _Narrow:
     """
 
     middle: Vectors
+    integers: NDArray[np.int8]
     right: Any
     further: int
     at: float
@@ -265,15 +288,22 @@ class _Narrow:
         step = float(np.abs(extended).max()) / products.LEVELS
         whole = np.rint(extended / step)
         error = extended - whole * step
+        integers = whole.astype(np.int8)
         return cls(
             wide.middle,
-            products.as_right(whole.astype(np.int8)),
+            integers,
+            products.as_right(integers),
             further,
             at,
             step,
             float(np.sqrt(np.einsum("ij,ij->i", extended, extended).max())),
             float(np.sqrt(np.einsum("ij,ij->i", error, error).max())),
         )
+
+    def among(self, columns: Rows) -> _Narrow:
+        """Return scores of some of the centroids."""
+        integers = self.integers[columns]
+        return replace(self, integers=integers, right=products.as_right(integers))
 
     def candidates(self, points: Vectors, limit: int, scratch: products.Scratch) -> Rows | None:
         """Return which of the scores may be the largest of their row, or None if too many may."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.clustering.closest import Closest, squared_distance
+from curation.clustering.closest import squared_distance
+from curation.clustering.grouped import finder
+from curation.clustering.lloyd import settle
 from curation.clustering.passes import over
 from curation.clustering.seeding import first_centres
 
 __all__ = ["assign", "fit_centroids", "squared_distance"]
 
 Vectors = NDArray[np.float32]
-
-SETTLED = 1e-3  # share by which the cost must still fall for another iteration
 
 
 def fit_centroids(
@@ -67,13 +67,13 @@ def fit_centroids(
         numbers = np.asarray(np.random.default_rng([seed, 0x737461]).random(m))
     start = first_centres(points, k, numbers=numbers, seed=seed)
     start = start[np.sort(np.unique(start, axis=0, return_index=True)[1])]
-    centroids = _settle(points, start, iterations)
+    centroids = settle(points, start, iterations)
     first = np.sort(np.unique(centroids, axis=0, return_index=True)[1])
     return centroids[first]
 
 
 def assign(
-    block: NDArray[np.float32], centroids: NDArray[np.float32]
+    block: NDArray[np.float32], centroids: NDArray[np.float32], *, approximate: bool = False
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Assign each point of a block to its nearest centroid, the first of equally near ones.
 
@@ -86,6 +86,9 @@ def assign(
         (m, d) float32 points.
     centroids
         (k, d) float32.
+    approximate
+        Whether, of many centroids, a point is compared only with those of groups that are near
+        (:class:`curation.clustering.grouped.Grouped`).
 
     Returns
     -------
@@ -94,31 +97,4 @@ def assign(
     distance
         (m,) float32 squared Euclidean distance to it, computed in float64.
     """
-    return over(Closest(centroids), block)
-
-
-def _settle(points: Vectors, centroids: Vectors, iterations: int) -> Vectors:
-    """Return centroids after Lloyd's iterations (1982), until the cost has settled."""
-    before = np.inf
-    for _ in range(iterations):
-        totals = np.zeros((len(centroids), points.shape[1] + 1))
-        cluster, distance = over(Closest(centroids), points, totals=totals)
-        sizes = np.bincount(cluster, minlength=len(centroids))
-        moved = totals[:, :-1] / np.maximum(sizes, 1)[:, None]
-        centroids = (centroids + moved).astype(np.float32)
-        cost = float(totals[:, -1].sum())
-        empty = np.flatnonzero(sizes == 0)
-        if len(empty):
-            _fill(centroids, empty, points, distance)
-        elif cost >= (1.0 - SETTLED) * before:
-            break
-        before = cost
-    return centroids
-
-
-def _fill(centroids: Vectors, empty: NDArray[np.int64], points: Vectors, distance: Vectors) -> None:
-    """Move centroids nobody is nearest to to the points that are farthest from their own."""
-    far = np.argsort(-distance, kind="stable")[: 8 * len(empty)]
-    far = far[distance[far] > 0.0]
-    far = far[np.sort(np.unique(points[far], axis=0, return_index=True)[1])][: len(empty)]
-    centroids[empty[: len(far)]] = points[far]
+    return over(finder(centroids, approximate=approximate), block)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.clustering.closest import Closest
+from curation.clustering.grouped import finder
 from curation.clustering.passes import over
 
 
@@ -62,12 +62,14 @@ class Summariser:
     ----------
     centroids
         (k, d) float32.
+    approximate
+        As in :func:`curation.clustering.assign`.
     """
 
-    def __init__(self, centroids: NDArray[np.float32]) -> None:
+    def __init__(self, centroids: NDArray[np.float32], *, approximate: bool = False) -> None:
         k, d = centroids.shape
         self.centroids = centroids
-        self._closest = Closest(centroids)
+        self._closest = finder(centroids, approximate=approximate)
         self.sizes = np.zeros(k, dtype=np.int64)
         self.totals = np.zeros((k, d + 1), dtype=np.float64)  # of coordinates, and of squares
         self.nearest = np.full((k, 2), np.inf, dtype=np.float64)  # distance, then what breaks ties

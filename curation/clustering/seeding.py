@@ -10,6 +10,10 @@ from curation import products
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
+WIDE = 64  # coordinates from which distances are computed in whole steps
+MANY = 1 << 18  # points times centres, likewise
+COARSE = 50.0  # how many times their rounding error squared distances must be
+GROUP = 64
 CANDIDATES = 8  # points tried for each centre; the one that lowers the cost most is taken
 
 
@@ -40,26 +44,124 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     ndarray
         (k, d) float32. Where the points have fewer than k different places, some are equal.
     """
-    # Threads round the products differently. One makes the start the same on every machine; the
-    # products are too narrow for more to help.
     m = len(points)
-    chosen = np.empty(k, dtype=np.int64)
     words = (numbers * 2.0**53).astype(np.uint64)
     keys = np.random.default_rng([seed, 0x6B2B2B]).integers(2**64, size=(k, 2), dtype=np.uint64)
     at_home = _standard(points)
-    squares = np.einsum("ij,ij->i", at_home, at_home)
-    chosen[0] = np.argmin(_arrivals(words, keys[0]))
-    with products.one_thread():
-        nearest = _squared_distances(at_home, squares, chosen[:1])[:, 0]
-        for step in range(1, k):
-            with np.errstate(divide="ignore"):  # who sits on a centre never arrives
-                race = _arrivals(words, keys[step]) / nearest
-            few = np.argpartition(race, min(CANDIDATES, m) - 1)[:CANDIDATES]
-            few = few[np.argsort(race[few], kind="stable")]
-            reach = np.minimum(_squared_distances(at_home, squares, few), nearest[:, None])
-            best = int(np.argmin(reach.sum(axis=0, dtype=np.float64)))
-            chosen[step], nearest = few[best], np.ascontiguousarray(reach[:, best])
+    chosen = None
+    if points.shape[1] >= WIDE and m * k >= MANY:
+        whole = _Whole.of(at_home, k)
+        chosen, left = _race(whole, words, keys)
+        if left < COARSE * whole.noise:
+            chosen = None  # so close to the centres steps are too coarse
+    if chosen is None:
+        # Threads round the products differently. One makes the start the same on every machine; the
+        # products are too narrow for more to help.
+        with products.one_thread():
+            chosen, _ = _race(_Float(at_home), words, keys)
     return points[chosen]
+
+
+def _race(
+    points: _Float | _Whole, words: NDArray[np.uint64], keys: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], float]:
+    """Return which points the centres are, and the mean squared distance to the nearest."""
+    m, k = len(words), len(keys)
+    wanted = min(CANDIDATES, m)
+    chosen = np.empty(k, dtype=np.int64)
+    chosen[0] = np.argmin(_arrivals(words, keys[0]))
+    nearest = points.distances(chosen[:1])[0].copy()
+    for step in range(1, k):
+        with np.errstate(divide="ignore"):  # who sits on a centre never arrives
+            race = _arrivals(words, keys[step]) / nearest.astype(np.float32, copy=False)
+        few = _smallest(race, wanted)
+        reach = np.minimum(points.distances(few), nearest, out=points.room(wanted))
+        best = int(np.argmin(reach.sum(axis=1, dtype=points.total)))
+        chosen[step] = few[best]
+        nearest[:] = reach[best]
+    return chosen, float(nearest.mean(dtype=np.float64))
+
+
+def _smallest(values: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
+    """Return where the smallest values are, in ascending order."""
+    where = np.arange(len(values))
+    if len(values) > GROUP * wanted:
+        # those of the groups with the smallest minima: most groups are looked at once
+        whole = len(values) // GROUP * GROUP
+        least = values[:whole].reshape(-1, GROUP).min(axis=1)
+        groups = np.argpartition(least, wanted - 1)[:wanted]
+        where = np.append(
+            (np.sort(groups)[:, None] * GROUP + np.arange(GROUP)).ravel(), where[whole:]
+        )
+    few = where[np.argpartition(values[where], wanted - 1)[:wanted]]
+    return few[np.argsort(values[few], kind="stable")]
+
+
+class _Float:
+    """Squared distances in float32."""
+
+    total = np.float64
+
+    def __init__(self, points: Vectors) -> None:
+        self.points = points
+        self.squares = np.einsum("ij,ij->i", points, points)
+
+    def distances(self, rows: NDArray[np.int64]) -> Vectors:
+        """Return (c, m) squared distances of all points to some of them, at least 0."""
+        found = self.points[rows] @ self.points.T
+        found *= -2.0
+        found += self.squares
+        found += self.squares[rows, None]
+        np.maximum(found, 0.0, out=found)
+        found[np.arange(len(rows)), rows] = 0.0  # to itself, whatever rounding says
+        return found
+
+    def room(self, rows: int) -> None:
+        """Return where minima are written: anywhere."""
+
+
+class _Whole:
+    """Squared distances between points rounded to whole steps: exact, on any number of threads.
+
+    Products are of one-byte integers, or of the same numbers in float32, which holds the sums
+    exactly; the steps are wide enough for that.
+    """
+
+    total = np.int64
+
+    def __init__(self, points: NDArray[np.int8], noise: float, *, use_bytes: bool) -> None:
+        self.noise = noise  # what rounding adds to a squared distance, on average
+        self._points = points
+        wide = points.astype(np.float32)
+        self._squares = np.einsum("ij,ij->i", wide, wide).astype(np.int32)
+        self._right = products.as_right(points) if use_bytes else wide.T
+        self._use_bytes = use_bytes
+        self._room = np.empty((CANDIDATES, len(points)), dtype=np.int32)
+
+    @classmethod
+    def of(cls, at_home: Vectors, k: int) -> _Whole:
+        """Round (m, d) points whose largest coordinate is 1."""
+        m, d = at_home.shape
+        levels = min(products.LEVELS, int(np.sqrt(2.0**24 / d)))
+        whole = np.rint(at_home * np.float32(levels)).astype(np.int8)
+        work = float(m) * k * d * CANDIDATES
+        return cls(whole, d / 6.0, use_bytes=products.bytes_pay(work))
+
+    def distances(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return (c, m) squared distances of all points to some of them, in steps."""
+        found = self._room[: len(rows)]
+        if self._use_bytes:
+            products.product(self._points[rows], self._right, out=found)
+        else:
+            found[:] = self._points[rows].astype(np.float32) @ self._right
+        found *= -2
+        found += self._squares
+        found += self._squares[rows, None]
+        return found
+
+    def room(self, rows: int) -> NDArray[np.int32]:
+        """Return where minima are written: over the distances."""
+        return self._room[:rows]
 
 
 def _arrivals(words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -78,13 +180,3 @@ def _standard(points: Vectors) -> Vectors:
     centred = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
     size = float(np.abs(centred).max(initial=0.0))
     return centred / np.float32(size) if size > 0.0 else centred
-
-
-def _squared_distances(
-    points: Vectors, squares: NDArray[np.float32], rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return (m, c) squared distances of all points to some of them, at least 0."""
-    product = points @ points[rows].T
-    found = np.maximum(squares[:, None] + squares[rows] - 2.0 * product, 0.0)
-    found[rows, np.arange(len(rows))] = 0.0  # to itself, whatever rounding says
-    return found.astype(np.float32, copy=False)
