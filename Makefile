@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-select bench-estimation bench-regression bench-incremental audit
+.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-incremental audit
 .DEFAULT_GOAL := help
 
 help:
@@ -22,7 +22,7 @@ help:
 	@echo 'make test-faults   disturb real runs (kills, full disks, bad networks) and run them again'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   how fast, against others, all parts in one run (an hour; BENCH_QUICK=1: minutes)'
-	@echo 'make bench-select   one part: encode, cluster, select, scale, pipeline'
+	@echo 'make bench-select   one part of it: bench-encode, -cluster, -select, -scale, -pipeline'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
 	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
 	@echo 'make audit   known vulnerabilities of the pinned dependencies'
@@ -100,6 +100,12 @@ bench: $(VENV)/.bench $(VENV)-peers/.ready
 
 bench-select: $(VENV)/.bench $(VENV)-peers/.ready
 	@$(BIN)/python -m bench.select
+
+bench-encode bench-cluster bench-scale: $(VENV)/.bench
+	@$(BIN)/python -m $(subst -,.,$@)
+
+bench-pipeline: $(VENV)/.bench
+	@$(BIN)/python -m bench.overhead
 
 bench-estimation: $(VENV)/.bench
 	@$(BIN)/python -m bench.estimation
