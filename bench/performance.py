@@ -107,6 +107,21 @@ def _timings(results: Results) -> Grid:
     return Grid("Seconds", head, rows, left=3)
 
 
+def _figures(results: Results) -> Grid:
+    """What parts have measured besides, where it is a number or a word."""
+    rows = [
+        (
+            f"`{name}`",
+            _cell(what),
+            f"{value:,.4g}" if isinstance(value, float) else _cell(f"{value}"),
+        )
+        for name in PARTS
+        for what, value in results.get(name, {}).get("figures", {}).items()
+        if isinstance(value, str | int | float)
+    ]
+    return Grid("Figures", ("part", "figure", ""), rows, left=2)
+
+
 def _cell(text: str) -> str:
     """Return a text that does not end a table's cell, nor is read as HTML."""
     return text.replace("|", "/").replace("<", "&lt;").replace("\n", " ")
@@ -117,6 +132,7 @@ GRIDS: dict[str, Callable[[Results], Grid]] = {
     "selectors": _selectors,
     "unable": _unable,
     "timings": _timings,
+    "figures": _figures,
     "machine": _machines,
 }
 

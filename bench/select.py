@@ -208,7 +208,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, keep and print; return 1 when a ratio falls short."""
     parser = argparse.ArgumentParser(prog="python -m bench.select", description=__doc__)
     parser.add_argument("--only", default="", help=f"some of {', '.join(PEERS)}")
-    names = parser.parse_args(arguments).only
+    names = [name for name in parser.parse_args(arguments).only.split(",") if name]
+    for name in names:
+        if name not in PEERS:
+            parser.error(f"no selector is called {name!r}; known: {', '.join(PEERS)}")
     settings = QUICK if harness.quick() else FULL
     before, rate = harness.machine(), harness.product_rate()
     kept = {row["name"]: row for row in _kept(settings)} if names else {}
@@ -216,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
         measure = Measure(settings, Path(folder))
         with measure.start("ours", settings["rows"]) as ours:
             ours.run(0)
-            for name in names.split(",") if names else PEERS:
+            for name in names or PEERS:
                 print(f"{name} ...", file=sys.stderr, flush=True)
                 kept[name] = measure.row(name, ours)
     rows = [kept[name] for name in PEERS if name in kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def test_a_selector_in_a_process_of_its_own(side):
     assert told["seconds"] > 0.0
     assert side.version == np.__version__
     side.limit = 0.0
-    side._process.send_signal(19)  # stopped: it does not answer
+    side._process.send_signal(signal.SIGSTOP)  # stopped: it does not answer
     began = time.monotonic()
     with pytest.raises(sides.UnableError, match="stopped after 0 s"):
         side.run(6)
@@ -189,7 +190,7 @@ def test_a_selector_that_fails_says_why(tmp_path):
 
 
 def test_the_memory_that_is_left_is_watched(side, monkeypatch):
-    side._process.send_signal(19)
+    side._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(sides, "available_gib", lambda: 0.5)
     with pytest.raises(sides.UnableError, match="less than 2 GiB"):
         side.run(0)
@@ -197,7 +198,10 @@ def test_the_memory_that_is_left_is_watched(side, monkeypatch):
 
 def results():
     ratio = Ratio("a | b < c", 3.0, 1.0, at_least=True, note="n")
-    figures = {"selectors": [row("ours", [1.0, 2.0]), row("coreax", [9.0], reasons=("why",))]}
+    figures = {
+        "rows": 1234.5,
+        "selectors": [row("ours", [1.0, 2.0]), row("coreax", [9.0], reasons=("why",))],
+    }
     kept = {"ratios": [{**vars(ratio), "met": ratio.met}], "machine": {"python": "3"}}
     return {"select": kept | {"figures": figures, "seconds": {"w": {"s": [1.0, 3.0]}}}}
 
@@ -211,11 +215,58 @@ def test_tables_and_plots_of_a_page(tmp_path):
     assert "old" not in text
     assert "| `select` | a / b &lt; c | n | 3 | ≥ 1 | met |" in text
     assert "| kernel herding | coreax | why |" in text
+    assert "| `select` | rows | 1,234 |" in text
     for grid in tables.values():
         for line in grid.markdown().splitlines():
             assert line.count("|") == len(grid.head) + 1
     drawn = sorted(one.name for one in (tmp_path / "images").iterdir())
     assert drawn == ["bench-ratios.png", "bench-select.png"]
+
+
+@pytest.fixture
+def one_part(tmp_path, monkeypatch):
+    """Return the folder of a page whose parts do nothing but leave a ratio."""
+    monkeypatch.setattr(speed, "KEPT", tmp_path / "performance.json")
+    monkeypatch.setattr(speed, "PAGE", tmp_path / "performance.md")
+    monkeypatch.setattr(performance, "draw_all", lambda results, folder: [])
+    marks = [f"<!-- table: {name} -->\n<!-- end -->\n" for name in performance.GRIDS]
+    (tmp_path / "performance.md").write_text("".join(marks))
+
+    def run(names):
+        status = {}
+        for name in names:
+            ratio = Ratio("x", 2.0, 9.0 if name == "cluster" else 1.0, at_least=True)
+            status[name] = harness.finish(name, [ratio])
+        return status
+
+    monkeypatch.setattr(speed, "run", run)
+    return tmp_path
+
+
+def test_parts_that_did_not_run_keep_their_figures(one_part, capsys):
+    assert speed.main(["--parts=select"]) == 0
+    assert speed.main(["--parts=cluster"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("cluster: x: 2.000 (at least 9; MI")
+    assert json.loads((one_part / "performance.json").read_text()).keys() == {"select", "cluster"}
+    text = (one_part / "performance.md").read_text()
+    assert "| `select` | x |" in text
+    assert "**missed**" in text
+    assert speed.main(["--show", "--parts=select"]) == 0
+
+
+def test_a_quick_run_writes_no_page(one_part, monkeypatch):
+    monkeypatch.setenv("BENCH_QUICK", "1")
+    before = (one_part / "performance.md").read_text()
+    assert speed.main(["--parts=select"]) == 0
+    assert not (one_part / "performance.json").exists()
+    assert (one_part / "performance.md").read_text() == before
+
+
+@pytest.mark.parametrize("status", [2, 127, -9])
+def test_a_part_that_breaks_is_a_failure(status, one_part, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "run", lambda names: dict.fromkeys(names, status))
+    assert speed.main(["--parts=select"]) == 1
+    assert f"status {status}" in capsys.readouterr().out
 
 
 def test_the_page_says_what_was_kept():
