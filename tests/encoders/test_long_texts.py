@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from curation.config import Encoder
-from curation.encoders import open_encoder, text
+from curation.encoders import open_encoder, tokens
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def test_the_beginning_is_enough_where_it_is_and_only_there(encoder, monkeypatch
     """Blanks are no tokens, and a word is one however long it is."""
     texts = ["word " * 2000, " " * 9000 + "hello", "x" * 9000 + " and more", "short", "é " * 9000]
     cut = encoder.encode(pl.Series(texts))
-    monkeypatch.setattr(text, "CHARACTERS_PER_TOKEN", 10**6)
+    monkeypatch.setattr(tokens, "CHARACTERS_PER_TOKEN", 10**6)
     assert np.array_equal(cut, encoder.encode(pl.Series(texts)))
 
 
