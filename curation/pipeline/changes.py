@@ -11,7 +11,7 @@ import polars as pl
 
 from curation.pipeline.chosen import Chosen
 from curation.pipeline.dataset import CENTROIDS, SELECTED_SUBSET, Dataset
-from curation.pipeline.population import Population
+from curation.pipeline.people import Population
 from curation.pipeline.tables import SUBSET, read_json
 from curation.store import Artifact, StoreError
 
@@ -116,20 +116,24 @@ def _why_removed(
     why: str,
 ) -> dict[str, int]:
     """Count the reasons of the rows that left; `why` is that of all that could be drawn again."""
-    index = pl.DataFrame({"id": people.ids, "_row": np.arange(len(people))})
-    rows = removed.join(index, on="id", how="left")
-    chance = np.ones(len(people))
-    chance[chosen.rest] = chosen.chance
+    rows = people.find(removed["id"])
+    there = np.flatnonzero(rows >= 0)
+    chance = np.zeros(len(rows))
+    chance[there] = chosen.chance_of(rows[there])
     others = OTHERS.get(chosen.parts[0].drawn.design, "others of its stratum came")
     found: Counter[str] = Counter()
-    for shard, before, row in zip(
-        rows["shard"], rows["inclusion_probability"], rows["_row"], strict=True
+    for shard, before, row, now_is in zip(
+        removed["shard"],
+        removed["inclusion_probability"],
+        rows.tolist(),
+        chance.tolist(),
+        strict=True,
     ):
-        if row is None and shard in people.missing:
+        if row < 0 and shard in people.missing:
             found["its shard could not be read"] += 1
-        elif row is None:
+        elif row < 0:
             found["its shard is gone" if shard not in now else "it left its shard"] += 1
         else:
-            fell = chance[row] < before * (1.0 - 1e-9)
+            fell = now_is < before * (1.0 - 1e-9)
             found[why or ("its probability fell" if fell else others)] += 1
     return dict(found)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import sampling
-from curation.clustering.spaces import class_codes
+from curation.pipeline.codes import Codes
 from curation.pipeline.laws import groups_of, law_of_rows
+from curation.pipeline.people import Population
 from curation.pipeline.pilot import budget_of
-from curation.pipeline.population import Population
 from curation.sampling.shares import allocate, draw_by_group
 from curation.selection import Borders, Fitted, Kind, PerRow, calibrate
 
@@ -101,6 +101,15 @@ class Chosen:
                 missed *= 1.0 - part.drawn.probabilities
         return 1.0 - missed
 
+    def chance_of(self, rows: Rows) -> Floats:
+        """Return (m,) inclusion probabilities of rows of the population; 1 of the pilot's."""
+        place = np.minimum(np.searchsorted(self.rest, rows), max(len(self.rest) - 1, 0))
+        missed = np.ones(len(rows))
+        for part in self.parts:
+            if part.drawn.probabilities is not None:
+                missed *= 1.0 - part.drawn.probabilities[place]
+        return np.where(self.rest[place] == rows, 1.0 - missed, 1.0)
+
     @property
     def draws(self) -> int:
         """Number of draws, all rounds together."""
@@ -177,7 +186,7 @@ def choose(
     """
     wanted = people.dataset.config.selection
     draws = budget_of(people.dataset, len(people)) - len(pilot)
-    rest = np.setdiff1d(np.arange(len(people)), pilot)
+    rest = others(len(people), pilot)
     there = scored[rest]
     codes, names = groups_of(people, rest)
     law = law_of_rows(people, fitted, there, rest)
@@ -191,7 +200,7 @@ def choose(
             minimum=wanted.minimum or None,
         )
     numbers = people.numbers(seed)
-    tags = numbers.tags()[rest]
+    tags = people.tags[rest]
     how: dict[str, Any] = {
         "order": fitted.order(there, tags),
         "rng": np.random.default_rng([seed, 1]),
@@ -221,6 +230,13 @@ def choose(
         additive=fitted.constants.additive(there.distance, there.cluster),
         borders=borders,
     )
+
+
+def others(rows: int, pilot: Rows) -> Rows:
+    """Return the rows that are up for drawing: all but the pilot's."""
+    free = np.ones(rows, dtype=bool)
+    free[pilot] = False
+    return np.flatnonzero(free)
 
 
 def put_together(
@@ -280,8 +296,8 @@ def _calibrated(
 ) -> Floats:
     """Return the drawn rows' weights raked to what is known of all rows but the pilot's."""
     kinds = []
-    if people.classes and people.labels is not None:
-        codes = class_codes(people.labels, people.classes)[rest]
+    if people.classes and isinstance(people.labels, Codes):
+        codes = people.labels.codes[rest].astype(np.int64)
         kinds.append(Kind("class", codes, len(people.classes)))
     own, names = groups_of(people, rest)
     if own is not None:

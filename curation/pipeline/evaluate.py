@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from curation.encoders import locate_weights
 from curation.models import evaluate, fit_pilot, fit_text_classifier
 from curation.pipeline.chosen import Chosen
+from curation.pipeline.codes import Codes
 from curation.pipeline.dataset import (
     CENTROIDS,
     EVALUATION_MODEL,
@@ -22,8 +23,15 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.findings import Finding
-from curation.pipeline.pilot import fit_score_model, load_score_model, pilot_in, pilot_rows
-from curation.pipeline.population import Population, population
+from curation.pipeline.people import ROWS_AT_A_TIME, Population
+from curation.pipeline.pilot import (
+    fit_score_model,
+    inputs_of,
+    load_score_model,
+    pilot_in,
+    pilot_rows,
+)
+from curation.pipeline.population import population
 from curation.pipeline.recipes import columns_and_holdout
 from curation.pipeline.score import Centroids, cluster, rows_of
 from curation.pipeline.strata import current_strata
@@ -80,10 +88,9 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
             return
         centroids = Centroids.load(dataset)
         scored, _ = load_scored(people, centroids)
-        where = {row_id: i for i, row_id in enumerate(people.ids.to_list())}
         setting = Setting(people, held, centroids.fitted_for(people), scored)
         frame = pl.read_parquet(subset.path(SUBSET))
-        chosen = np.array([where[i] for i in frame["id"]], dtype=np.int64)
+        chosen = people.find(frame["id"])
         weights = frame["training_weight"].to_numpy()
         began = time.monotonic()
         results = {"probe": probe_results(setting)}
@@ -118,6 +125,17 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     return outcome, _findings(dataset, outcome, people, held)
 
 
+def in_both(people: Population, held: Population) -> int:
+    """Return how many rows of one population have the id of a row of the other."""
+    line, found = np.sort(held.tags), 0
+    for start in range(0, len(people), ROWS_AT_A_TIME):
+        block = people.tags[start : start + ROWS_AT_A_TIME]
+        place = np.minimum(np.searchsorted(line, block), len(line) - 1)
+        alike = start + np.flatnonzero(line[place] == block)
+        found += int((held.find(people.ids_of(alike)) >= 0).sum())
+    return found
+
+
 def _holdout(dataset: Dataset) -> Population | None:
     try:
         return population(dataset, split="holdout")
@@ -139,7 +157,6 @@ def probe_results(setting: Setting) -> Results:
     The first seed is that of the published subset. Of uniform sampling a seed draws as many rows.
     """
     people, wanted = setting.people, setting.dataset.config.evaluation
-    held_x, held_y = _everything(setting.held)
     results: Results = {"subset": {}, "uniform": {}}
     first = setting.dataset.config.selection.seed
     with track("compare with uniform", wanted.probe_seeds) as advance:
@@ -152,14 +169,14 @@ def probe_results(setting: Setting) -> Results:
                 ("uniform", uniform, None),
             ):
                 x = people.embeddings(rows)
-                metrics = _probe(setting, x, rows, weights, held_x, held_y, seed)
+                metrics = _probe(setting, x, rows, weights, seed)
                 _append(results[name], metrics)
             advance(1)
     if wanted.all_rows:
-        x, _ = _everything(people)
+        rows = np.arange(len(people))  # the one thing that takes all embeddings at once
         results["all rows"] = {}
-        rows = np.arange(len(people))
-        _append(results["all rows"], _probe(setting, x, rows, None, held_x, held_y, first))
+        metrics = _probe(setting, people.embeddings(rows), rows, None, first)
+        _append(results["all rows"], metrics)
     return results
 
 
@@ -190,20 +207,14 @@ def choose_again(setting: Setting, *, seed: int) -> Chosen:
     return draw_subset(people, found.fitted, rows_of(found), pilot, model, seed=seed)
 
 
-def _everything(people: Population) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
-    assert people.labels is not None  # noqa: S101
-    return people.embeddings(np.arange(len(people))), people.labels
-
-
 def _probe(
     setting: Setting,
     x: NDArray[np.float32],
     rows: NDArray[np.int64],
     weights: NDArray[np.float64] | None,
-    held_x: NDArray[np.float32],
-    held_y: NDArray[np.generic],
     seed: int,
 ) -> dict[str, float]:
+    """Train the probe and measure it on the holdout, which is read block by block."""
     people, wanted = setting.people, setting.dataset.config.evaluation
     assert people.labels is not None  # noqa: S101
     model = fit_pilot(
@@ -216,7 +227,23 @@ def _probe(
         epochs=wanted.probe_epochs,
         seed=seed,
     )
-    return evaluate(held_y, model.predict(held_x), task=setting.task)
+    return _measured(setting, model)
+
+
+def _measured(setting: Setting, model: Any) -> dict[str, float]:
+    """Return how well a model predicts the holdout."""
+    held, known = setting.held, setting.held.labels
+    blocks = held.blocks(setting.dataset.config.clusters.block_mib)
+    if not isinstance(known, Codes):
+        guess = np.concatenate([model.predict(x) for _, x in blocks])
+        return evaluate(np.asarray(known), guess, task=setting.task)
+    # classes by their place among all: a text for each row would take many times as much
+    every = np.union1d(known.names, np.array(setting.people.classes, dtype=np.str_))
+    guessed = np.empty(len(held), dtype=np.int32)
+    for rows, x in blocks:
+        guessed[rows] = np.searchsorted(every, model.predict(x))
+    truth = np.searchsorted(every, known.names).astype(np.int32)[known.codes]
+    return evaluate(truth, guessed, task=setting.task)
 
 
 def _append(into: dict[str, list[float]], metrics: dict[str, float]) -> None:
@@ -257,9 +284,8 @@ def fine_tune_results(
         return {}
     results: Results = {"subset": {}, "uniform": {}}
     assert setting.held.labels is not None  # noqa: S101
-    held_text = setting.held.rows(np.arange(len(setting.held)))[
-        setting.dataset.columns.input
-    ].to_list()
+    held_text = inputs_of(setting.held, np.arange(len(setting.held)))
+    held_labels = setting.held.labels[np.arange(len(setting.held))]
     for number in range(wanted.seeds):
         seed = config.selection.seed + number
         if number > 0:  # the first is the published subset; like uniform, others are drawn anew
@@ -273,7 +299,7 @@ def fine_tune_results(
                 tuned.save(folder)
             _append(
                 results[name],
-                evaluate(setting.held.labels, tuned.predict(held_text), task=setting.task),
+                evaluate(held_labels, tuned.predict(held_text), task=setting.task),
             )
     return results
 
@@ -287,10 +313,11 @@ def _fine_tune(
 ) -> Any:
     config = setting.dataset.config
     wanted = config.evaluation.fine_tune
-    table = setting.people.rows(rows)
+    columns = setting.dataset.columns
+    table = setting.people.rows(rows, [columns.input, str(columns.label)])
     return fit_text_classifier(
-        table[setting.dataset.columns.input].to_list(),
-        table[str(setting.dataset.columns.label)].to_list(),
+        table[columns.input].to_list(),
+        table[str(columns.label)].to_list(),
         weights=weights,
         classes=setting.people.classes,
         weights_folder=locate_weights(config.encoder.model),
@@ -338,8 +365,7 @@ def _findings(
     if held is not None:
         subset = dataset.store.need(dataset.at(SELECTED_SUBSET))
         trained_on = pl.read_parquet(subset.path(SUBSET), columns=["id"])["id"]
-        shared = int(trained_on.is_in(held.ids.to_list()).sum())
-        shared += int(people.ids.is_in(held.ids.to_list()).sum())
+        shared = int((held.find(trained_on) >= 0).sum()) + in_both(people, held)
     return [
         Finding(
             "evaluation_present",

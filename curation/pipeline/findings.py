@@ -8,13 +8,16 @@ import numpy as np
 import polars as pl
 
 from curation.pipeline.dataset import Outcome
-from curation.pipeline.population import NOT_YET, Population, population
-from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, SCORES, read_vectors
+from curation.pipeline.people import Population
+from curation.pipeline.population import NOT_YET, population
+from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, SCORES
+from curation.pipeline.vectors import VectorFile
 from curation.store import StoreError
 
 # Standard errors of independent draws by the same law: an upper bound for the other designs in
 # practice, so that the check stays silent on sound subsets and catches weights that are wrong.
 WEIGHT_TOLERANCE = 5.0
+VECTORS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -123,16 +126,20 @@ def limits(people: Population) -> list[Finding]:
 
 def embeddings_findings(outcome: Outcome) -> list[Finding]:
     """Check a shard's embeddings."""
-    vectors = read_vectors(outcome.artifact.path(EMBEDDINGS_FILE), "embedding")
-    wrong = int((~np.isfinite(vectors).all(axis=1)).sum())
-    whole = len(vectors) == outcome.artifact.manifest.row_count
+    wrong = 0
+    with VectorFile(outcome.artifact.path(EMBEDDINGS_FILE)) as file:
+        rows = len(file)
+        for start in range(0, rows, VECTORS_AT_A_TIME):
+            block = file.vectors(start, min(start + VECTORS_AT_A_TIME, rows))
+            wrong += int((~np.isfinite(block).all(axis=1)).sum())
+    whole = rows == outcome.artifact.manifest.row_count
     return [
         Finding("embedded", True, "the shard was embedded"),
         Finding(
             "finite_embeddings",
             wrong == 0 and whole,
-            f"{wrong} of {len(vectors)} embeddings hold NaN or infinity",
-            {"rows": len(vectors), "not_finite": wrong},
+            f"{wrong} of {rows} embeddings hold NaN or infinity",
+            {"rows": rows, "not_finite": wrong},
         ),
     ]
 
@@ -154,8 +161,9 @@ def subset_findings(frame: pl.DataFrame, outcome: Outcome, people: Population) -
     weight = frame["weight"].to_numpy()
     valid = bool(((pi > 0) & (pi <= 1) & np.isfinite(weight) & (weight > 0)).all())
     repeated = len(frame) - frame["id"].n_unique()
-    held_out = holdout_ids(people)
-    leaked = int(frame["id"].is_in(held_out).sum()) if held_out else 0
+    held = holdout(people)
+    held_rows = 0 if held is None else len(held)
+    leaked = 0 if held is None else int((held.find(frame["id"]) >= 0).sum())
     return [
         Finding(
             "weights_add_up",
@@ -173,16 +181,16 @@ def subset_findings(frame: pl.DataFrame, outcome: Outcome, people: Population) -
         Finding(
             "holdout_disjoint",
             leaked == 0,
-            f"{leaked} of {len(held_out):,} holdout rows are in the subset",
-            {"holdout_rows": len(held_out), "leaked": leaked},
+            f"{leaked} of {held_rows:,} holdout rows are in the subset",
+            {"holdout_rows": held_rows, "leaked": leaked},
         ),
         *limits(people),
     ]
 
 
-def holdout_ids(people: Population) -> list[str]:
-    """Return the ids of the holdout (none where there is no holdout row)."""
+def holdout(people: Population) -> Population | None:
+    """Return the rows of the holdout; None where there is none."""
     try:
-        return population(people.dataset, split="holdout").ids.to_list()
+        return population(people.dataset, split="holdout")
     except StoreError:
-        return []
+        return None

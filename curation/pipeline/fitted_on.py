@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from curation import clustering
-from curation.pipeline.population import Population
+from curation.pipeline.people import Population
 from curation.selection import Labels
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class FittedOn:
     @classmethod
     def of(cls, people: Population, found: Clustered) -> FittedOn:
         """Return what is kept of the rows a clustering was made of."""
-        known = found.table.labels
+        known = found.table.unit
         clusters = found.fitted.clusters
         return cls(
             rows=len(people),

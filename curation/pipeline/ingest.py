@@ -21,9 +21,9 @@ from curation.pipeline.tables import (
     ROWS,
     ColumnHash,
     RowWriter,
-    VectorWriter,
     read_blocks,
 )
+from curation.pipeline.vectors import VectorWriter
 from curation.pipeline.views import embeddings_view, raw_view
 from curation.sources import RowReader, ShardChanged
 from curation.store import Draft, Recipe, StoreError, digest
@@ -149,7 +149,7 @@ def make_embeddings(dataset: Dataset, shard: str) -> Outcome:
                     ) from error
                 matrix = np.asarray(encoded, dtype=np.float32)
                 _must_be_finite(matrix, rows, dataset, shard)
-                out.write(rows["id"].to_list(), matrix)
+                out.write(rows["id"], matrix)
         draft.row_count = out.rows
         draft.schema = {"id": "String", "embedding": f"FixedSizeList(Float32, {out.width})"}
         draft.figures.update(

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import sampling
-from curation.clustering.spaces import class_codes
-from curation.pipeline.population import Population
+from curation.pipeline.codes import Codes
+from curation.pipeline.people import Population
 from curation.sampling.guard import LEAST_MIX
 from curation.selection import FLAT, Fitted, PerRow
 
@@ -78,8 +78,8 @@ def _with_intercept(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 def _tilt(people: Population, rows: Rows) -> Rows | None:
     """Return the classes or groups that rare rows are favoured by."""
     tilt = people.dataset.config.selection.tilt
-    if tilt == "classes" and people.labels is not None:
-        return class_codes(people.labels, people.classes)[rows]
+    if tilt == "classes" and isinstance(people.labels, Codes):
+        return people.labels.codes[rows].astype(np.int64)
     return groups_of(people, rows)[0] if tilt == "groups" else None
 
 
@@ -87,5 +87,4 @@ def groups_of(people: Population, rows: Rows) -> tuple[Rows | None, tuple[str, .
     """Return the group of each row and the groups' names."""
     if people.groups is None:
         return None, ()
-    names = tuple(np.unique(people.groups).tolist())
-    return class_codes(people.groups, names)[rows], names
+    return people.groups.codes[rows].astype(np.int64), people.groups.classes

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from curation.encoders import locate_weights
 from curation.models import fit_pilot, fit_text_classifier, load_pilot, load_text_classifier
 from curation.pipeline.dataset import PILOT_MODEL, Dataset, Outcome
-from curation.pipeline.population import Population, population
+from curation.pipeline.people import Population
+from curation.pipeline.population import population
 from curation.pipeline.recipes import pilot_recipe
 from curation.pipeline.tables import write_parquet
 from curation.sampling import sample_size
@@ -81,8 +82,8 @@ def make_pilot_model(dataset: Dataset) -> Outcome:
 
     def fill(draft: Draft) -> None:
         chosen = pilot_rows(people, seed=seed)
-        shards = np.asarray(people.shards)[people.shard[chosen]]
-        frame = pl.DataFrame({"id": people.ids[chosen], "shard": shards})
+        shards = np.asarray(people.shards)[people.shard_of(chosen)]
+        frame = pl.DataFrame({"id": people.ids_of(chosen), "shard": shards})
         write_parquet(draft, PILOT_ROWS, frame)
         draft.row_count = len(chosen)
         draft.figures.update(model=config.score.model, rows=len(chosen), population=len(people))
@@ -103,8 +104,8 @@ def pilot_in(people: Population) -> NDArray[np.int64]:
     artifact = dataset.store.need(dataset.at(PILOT_MODEL))
     if artifact.figures["model"] == "column":
         return np.empty(0, dtype=np.int64)
-    wanted = pl.read_parquet(artifact.path(PILOT_ROWS))["id"]
-    return np.flatnonzero(people.ids.is_in(wanted.implode()).to_numpy()).astype(np.int64)
+    rows = people.find(pl.read_parquet(artifact.path(PILOT_ROWS))["id"])
+    return np.sort(rows[rows >= 0])
 
 
 def fit_score_model(
@@ -120,7 +121,7 @@ def fit_score_model(
     labels = people.labels[chosen]
     if config.score.model == "transformer":
         return fit_text_classifier(
-            people.rows(chosen)[people.dataset.columns.input].to_list(),
+            inputs_of(people, chosen),
             labels.tolist(),
             weights=weights,
             classes=people.classes,
@@ -142,6 +143,12 @@ def fit_score_model(
     )
 
 
+def inputs_of(people: Population, rows: NDArray[np.int64]) -> list[str]:
+    """Return the texts of chosen rows, in their order."""
+    column = people.dataset.columns.input
+    return people.rows(rows, [column])[column].to_list()
+
+
 def load_score_model(artifact: Artifact) -> Any:
     """Load the model of a pilot artifact (None where the score is a column)."""
     kind = artifact.figures["model"]
@@ -156,19 +163,21 @@ def query_scores(people: Population, model: Any, rows: NDArray[np.int64]) -> NDA
     config = people.dataset.config
     if model is None:
         column = stored_name(str(config.score.column), columns=config.columns)
-        values = people.rows(rows)[column].cast(pl.Float64, strict=False).to_numpy()
+        found = people.rows(rows, [column])[column]
+        values = found.cast(pl.Float64, strict=False).to_numpy()
         wrong = ~(np.isfinite(values) & (values >= 0))
         if wrong.any():
-            at = rows[np.flatnonzero(wrong)[0]]
+            at = rows[np.flatnonzero(wrong)[:1]]
+            shard = people.shards[int(people.shard_of(at)[0])]
             raise StoreError(
-                f"data set {people.dataset.name}, shard {people.shards[people.shard[at]]}: the "
-                f"score column {column!r} of id {people.ids[int(at)]!r} must be finite and >= 0"
+                f"data set {people.dataset.name}, shard {shard}: the score column {column!r} of "
+                f"id {people.ids_of(at)[0]!r} must be finite and >= 0"
             )
         return values
     assert people.labels is not None  # noqa: S101
     labels = people.labels[rows]
     if config.score.model == "transformer":
-        texts = people.rows(rows)[people.dataset.columns.input].to_list()
+        texts = inputs_of(people, rows)
         return np.asarray(model.score(texts, labels, value=config.score.value), dtype=np.float64)
     return np.asarray(
         model.score(people.embeddings(rows), labels, value=config.score.value), dtype=np.float64

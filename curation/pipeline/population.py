@@ -3,141 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from curation.pipeline.codes import Codes, CodesBuilder
 from curation.pipeline.dataset import EMBEDDINGS, RAW, Dataset
-from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, read_vectors, together
-from curation.selection import Numbers
-from curation.sources import stored_name
+from curation.pipeline.numbers import number_ids
+from curation.pipeline.people import Population as Population
+from curation.pipeline.repeats import Every, first_of_each
+from curation.pipeline.stored import open_vectors, raw_artifact
+from curation.pipeline.tables import ROWS, read_blocks
 from curation.store import Artifact, StoreError, digest
 
-MIB = 2**20
 NOT_YET = "not embedded yet"
-
-
-@dataclass(frozen=True)
-class Population:
-    """Rows of one split over all shards, ordered by shard and row, repeats left out.
-
-    Attributes
-    ----------
-    dataset
-        The data set.
-    shards
-        Names of the shards, sorted.
-    shard
-        (n,) int32 index into `shards`.
-    position
-        (n,) int64 position of the row among the shard's accepted rows.
-    ids
-        (n,) the rows' ids.
-    labels
-        (n,) classes as strings, targets as float64, or None.
-    groups
-        (n,) groups as strings where the settings need them, else None.
-    left_out
-        Rows that are not in it because an earlier shard, or the holdout, has the same id: ``shard,
-        row, field, reason, value``.
-    missing
-        Shards the source has whose rows are not there, each with the reason.
-    stale
-        Shards that have changed and could not be read again, each with the reason: the rows of
-        their last good version are used.
-    encoder
-        What made the embeddings.
-    hashes
-        By shard: hash of its rows and their embeddings.
-    content_hash
-        Hash of what the rows and their embeddings are.
-    """
-
-    dataset: Dataset
-    shards: tuple[str, ...]
-    shard: NDArray[np.int32]
-    position: NDArray[np.int64]
-    ids: pl.Series
-    labels: NDArray[np.generic] | None
-    groups: NDArray[np.str_] | None
-    left_out: pl.DataFrame
-    missing: Mapping[str, str]
-    stale: Mapping[str, str]
-    encoder: str
-    hashes: Mapping[str, str]
-    content_hash: str
-
-    def __len__(self) -> int:
-        return len(self.position)
-
-    @property
-    def repeats(self) -> int:
-        """Rows left out because an earlier shard, or the holdout, has the same id."""
-        return len(self.left_out)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """All classes, sorted; empty without class labels."""
-        if self.dataset.columns.label is None or self.labels is None:
-            return ()
-        return tuple(str(c) for c in np.unique(self.labels))
-
-    def numbers(self, seed: int) -> Numbers:
-        """Return the rows' permanent random numbers, which depend on id and seed alone."""
-        return Numbers(self.ids.to_numpy().astype(np.str_), seed)
-
-    def of_shard(self, shard: str) -> NDArray[np.int64]:
-        """Return the rows (indices into the population) of one shard."""
-        return np.flatnonzero(self.shard == self.shards.index(shard))
-
-    def blocks(self, mib: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield the embeddings in order, at most `mib` MiB at a time, with where they belong."""
-        for index, shard in enumerate(self.shards):
-            start, stop = np.searchsorted(self.shard, [index, index + 1])
-            if start == stop:
-                continue
-            vectors = _vectors(self.dataset, shard)
-            step = max(1, mib * MIB // max(vectors.shape[1] * 4, 1))
-            for first in range(start, stop, step):
-                rows = slice(first, min(first + step, stop))
-                yield rows, vectors[self.position[rows]]
-
-    def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the (m, d) embeddings of chosen rows, in their order."""
-        parts: NDArray[np.float32] | None = None
-        for index in np.unique(self.shard[rows]):
-            vectors = _vectors(self.dataset, self.shards[index])
-            if parts is None:
-                parts = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
-            here = np.flatnonzero(self.shard[rows] == index)
-            parts[here] = vectors[self.position[rows[here]]]
-        return parts if parts is not None else np.empty((0, 0), dtype=np.float32)
-
-    def rows(self, chosen: NDArray[np.int64]) -> pl.DataFrame:
-        """Return the raw rows of chosen indices, in their order, with a `shard` column."""
-        frames, places = [], []
-        for index in np.unique(self.shard[chosen]):
-            shard = self.shards[index]
-            here = np.flatnonzero(self.shard[chosen] == index)
-            table = pl.read_parquet(raw_artifact(self.dataset, shard).path(ROWS))
-            rows = table[self.position[chosen[here]]]
-            frames.append(rows.with_columns(pl.lit(shard).alias("shard")))
-            places.append(here)
-        return together(frames)[np.argsort(np.concatenate(places))]
-
-
-def raw_artifact(dataset: Dataset, shard: str) -> Artifact:
-    """Return the raw artifact of a shard."""
-    return dataset.store.need(dataset.at(RAW, shard))
-
-
-def _vectors(dataset: Dataset, shard: str) -> NDArray[np.float32]:
-    artifact = dataset.store.need(dataset.at(EMBEDDINGS, shard))
-    return read_vectors(artifact.path(EMBEDDINGS_FILE), "embedding")
+ROWS_AT_A_TIME = 1 << 16
 
 
 def population(dataset: Dataset, *, split: str = "train") -> Population:
@@ -174,22 +59,27 @@ def population(dataset: Dataset, *, split: str = "train") -> Population:
     odd = _odd_widths(dataset, {k: pair[1] for k, pair in there.items()})
     there = {shard: pair for shard, pair in there.items() if shard not in odd}
     missing.update(odd)
-    return _load(
+    found = _load(
         dataset,
         tuple(there),
         _frozen(missing),
         _frozen({k: why for k, why in failed[RAW].items() if k in there}),
         _encoder_of(dataset, {k: pair[1] for k, pair in there.items()}),
         tuple(digest([a.content_hash, b.content_hash]) for a, b in there.values()),
-        split,
-    )
+    )[split]
+    if not len(found):
+        raise StoreError(
+            f"data set {dataset.name}: no {split} rows in its {len(there)} shards; "
+            "look at `holdout` in defs.yaml and at the quarantined rows"
+        )
+    return found
 
 
 def shard_population(dataset: Dataset, shard: str) -> Population:
     """Return the training rows of one shard, those included that another shard repeats."""
     encoder = _encoder_of(dataset, {shard: dataset.store.need(dataset.at(EMBEDDINGS, shard))})
     hashes = (shard_hash(dataset, shard),)
-    return _load.__wrapped__(dataset, (shard,), (), (), encoder, hashes, "train", empty=True)
+    return _load.__wrapped__(dataset, (shard,), (), (), encoder, hashes)["train"]
 
 
 def shard_hash(dataset: Dataset, shard: str) -> str:
@@ -259,7 +149,7 @@ def _frozen(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(values.items())
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _load(
     dataset: Dataset,
     shards: tuple[str, ...],
@@ -267,87 +157,84 @@ def _load(
     stale: tuple[tuple[str, str], ...],
     encoder: str,
     hashes: tuple[str, ...],
-    split: str,
-    *,
-    empty: bool = False,
-) -> Population:
-    columns = dataset.columns
-    label = columns.label or columns.target
-    group = None
-    if columns.group is not None and dataset.config.selection.by_group:
-        group = stored_name(columns.group, columns=columns)
-    frames = []
-    for index, shard in enumerate(shards):
-        table = pl.read_parquet(
-            raw_artifact(dataset, shard).path(ROWS),
-            columns=["id", "row", "split", *dict.fromkeys(filter(None, [label, group]))],
+) -> dict[str, Population]:
+    """Return the rows of both splits: they are read once."""
+    columns = _Columns(dataset)
+    tags: list[NDArray[np.float64]] = []
+    train: list[NDArray[np.bool_]] = []
+    starts = [0]
+    for shard in shards:
+        tags += _tags(dataset, shard)
+        train += columns.read(raw_artifact(dataset, shard).path(ROWS))
+        starts.append(starts[-1] + raw_artifact(dataset, shard).manifest.row_count)
+    none = np.empty(0)
+    known = np.concatenate([none, *tags])
+    del tags
+    of_train = np.concatenate([none.astype(bool), *train])
+    found = {}
+    for split, own in (("train", of_train), ("holdout", ~of_train)):
+        every = Every(dataset, shards, np.array(starts), known, own)
+        keep, left_out = first_of_each(every, apart=split == "train")
+        labels, groups = columns.of(keep)
+        position = [np.flatnonzero(keep[a:b]).astype(np.int32) for a, b in pairwise(starts)]
+        found[split] = Population(
+            dataset=dataset,
+            shards=shards,
+            starts=np.cumsum([0, *map(len, position)]),
+            position=np.concatenate([none.astype(np.int32), *position]),
+            tags=known[keep],
+            labels=labels,
+            groups=groups,
+            left_out=left_out,
+            missing=dict(missing),
+            stale=dict(stale),
+            encoder=encoder,
+            hashes=dict(zip(shards, hashes, strict=True)),
+            content_hash=digest(list(zip(shards, hashes, strict=True))),
         )
-        if group is not None:  # its type may differ from shard to shard
-            table = table.with_columns(pl.col(group).cast(pl.String))
-        frames.append(
-            table.with_columns(
-                pl.lit(index, dtype=pl.Int32).alias("_shard"),
-                pl.int_range(len(table), dtype=pl.Int64).alias("_position"),
-            )
-        )
-    table = pl.concat(frames)
-    every = table.filter(pl.col("split") == split)
-    rows = every.unique(subset="id", keep="first", maintain_order=True)
-    held = table.filter(pl.col("split") != split).select("id")
-    if split == "train":
-        # a row that is also in the holdout (by its id) must never be trained on
-        rows = rows.join(held, on="id", how="anti", maintain_order="left")
-    if len(rows) == 0 and not empty:
-        raise StoreError(
-            f"data set {dataset.name}: no {split} rows in its {len(shards)} shards; "
-            "look at `holdout` in defs.yaml and at the quarantined rows"
-        )
-    labels = None
-    if label is not None:
-        labels = rows[label].to_numpy()
-        labels = labels.astype(np.str_) if columns.label else labels.astype(np.float64)
-    return Population(
-        dataset=dataset,
-        shards=shards,
-        shard=rows["_shard"].to_numpy(),
-        position=rows["_position"].to_numpy(),
-        ids=rows["id"],
-        labels=labels,
-        groups=None if group is None else _text(rows[group]),
-        left_out=_left_out(every, rows, held, shards),
-        missing=dict(missing),
-        stale=dict(stale),
-        encoder=encoder,
-        hashes=dict(zip(shards, hashes, strict=True)),
-        content_hash=digest(list(zip(shards, hashes, strict=True))),
-    )
+    return found
 
 
-def _left_out(
-    every: pl.DataFrame, rows: pl.DataFrame, held: pl.DataFrame, shards: tuple[str, ...]
-) -> pl.DataFrame:
-    """Return the rows of `every` that are not among `rows`, with the reason."""
-    place = ["_shard", "_position"]
-    out = every.join(rows.select(place), on=place, how="anti", maintain_order="left")
-    first = rows.select("id", pl.col("_shard").alias("_first"))
-    out = out.join(first, on="id", how="left", maintain_order="left")
-    names = pl.Series("shard", list(shards), dtype=pl.String)
-    earlier = names.gather(out["_first"].fill_null(0)) if len(out) else names.head(0)
-    return pl.DataFrame(
-        {
-            "shard": names.gather(out["_shard"]),
-            "row": out["row"],
-            "field": pl.Series(["id"] * len(out), dtype=pl.String),
-            "reason": pl.select(
-                pl.when(out["_first"].is_null())
-                .then(pl.lit("the holdout has the same id"))
-                .otherwise(pl.lit("same id as a row of shard ") + earlier)
-            ).to_series(),
-            "value": out["id"],
-        }
-    )
+def _tags(dataset: Dataset, shard: str) -> list[NDArray[np.float64]]:
+    """Return the numbers that stand for the ids of a shard's rows, block by block."""
+    with open_vectors(dataset, shard) as file:
+        return [number_ids(ids) for _, ids in file.id_blocks()]
 
 
-def _text(values: pl.Series) -> NDArray[np.str_]:
-    """Return values as text; those that are missing are a group of their own."""
-    return values.fill_null("(none)").to_numpy().astype(np.str_)
+class _Columns:
+    """What is held of the rows' own columns: labels, and groups where the settings need them."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        columns = dataset.columns
+        self._label, self._target, self._group = columns.label, columns.target, None
+        if columns.group is not None and dataset.config.selection.by_group:
+            self._group = columns.group
+        self._labels, self._groups = CodesBuilder(), CodesBuilder()
+        self._targets: list[NDArray[np.float64]] = []
+
+    def read(self, path: Path) -> list[NDArray[np.bool_]]:
+        """Read a shard's columns and return, block by block, which rows are for training."""
+        own = [self._label, self._target, self._group]
+        names = ["split", *dict.fromkeys(name for name in own if name)]
+        train = []
+        for block in read_blocks(path, names, rows=ROWS_AT_A_TIME):
+            train.append((block["split"] == "train").to_numpy())
+            if self._label:
+                self._labels.add(block[self._label])
+            if self._target:
+                self._targets.append(block[self._target].cast(pl.Float64).to_numpy())
+            if self._group:  # its type may differ from shard to shard; null is one of its own
+                texts = block[self._group].cast(pl.String).fill_null("(none)")
+                self._groups.add(texts)
+        return train
+
+    def of(
+        self, keep: NDArray[np.bool_]
+    ) -> tuple[Codes | NDArray[np.float64] | None, Codes | None]:
+        """Return labels and groups of the rows that are kept."""
+        labels: Codes | NDArray[np.float64] | None = None
+        if self._label:
+            labels = self._labels.finish(keep)
+        elif self._target:
+            labels = np.concatenate([np.empty(0), *self._targets])[keep]
+        return labels, self._groups.finish(keep) if self._group else None

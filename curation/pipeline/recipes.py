@@ -6,7 +6,7 @@ from typing import Any
 
 from curation.config import CuratedDatasetConfig
 from curation.pipeline.dataset import PILOT_MODEL
-from curation.pipeline.population import Population
+from curation.pipeline.people import Population
 from curation.store import Artifact, digest
 
 SIZE = {"budget", "fraction", "epsilon", "delta"}

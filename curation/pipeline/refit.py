@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from curation import clustering
 from curation.pipeline.dataset import CENTROIDS, PILOT_MODEL, Dataset
+from curation.pipeline.people import Population
 from curation.pipeline.pilot import budget_of, load_score_model, pilot_in, pilot_size, query_scores
-from curation.pipeline.population import Population
 from curation.pipeline.recipes import centroids_recipe, pilot_recipe
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.score import Centroids, needs_medoids
@@ -101,9 +101,8 @@ def _decide(people: Population, pilot: Artifact) -> Decision:
         return Decision(True, shrunk, figures)
     if needs_medoids(dataset) and (centroids.medoids_in(people) < 0).any():
         return Decision(True, "a medoid whose score is asked for is gone", figures)
-    since = np.flatnonzero(
-        np.isin(people.shard, [i for i, s in enumerate(people.shards) if about.lacks(people, s)])
-    )
+    came = [i for i, shard in enumerate(people.shards) if about.lacks(people, shard)]
+    since = np.concatenate([np.empty(0, np.int64), *(np.arange(*people.span(i)) for i in came)])
     if not len(since):
         return Decision(False, "no row came since the fit", figures)
     return _decide_by_new_rows(people, centroids, pilot, since, figures)

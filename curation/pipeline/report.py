@@ -17,7 +17,8 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.findings import set_aside
-from curation.pipeline.population import Population, population
+from curation.pipeline.people import Population
+from curation.pipeline.population import population
 from curation.pipeline.tables import SUBSET
 from curation.pipeline.views import TITLES, views_of
 from curation.reporting.page import Figure, ReportData, Table, render

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import sampling
-from curation.pipeline.chosen import Chosen, Part, put_together
+from curation.pipeline.chosen import Chosen, Part, others, put_together
+from curation.pipeline.numbers import of_rows
+from curation.pipeline.people import Population
 from curation.pipeline.pilot import budget_of, fit_score_model, query_scores
-from curation.pipeline.population import Population
 from curation.progress import track
-from curation.selection import AdaptiveRounds, Fitted, Numbers, PerRow
+from curation.selection import AdaptiveRounds, Fitted, PerRow
 
 Rows = NDArray[np.int64]
 
@@ -38,14 +39,14 @@ def choose_in_rounds(
         The pilot model, which the first round goes by.
     """
     config = people.dataset.config
-    rest = np.setdiff1d(np.arange(len(people)), pilot)
+    rest = others(len(people), pilot)
     there = scored[rest]
     draws = budget_of(people.dataset, len(people)) - len(pilot)
     rounds = AdaptiveRounds.of_clusters(
         there.cluster,
         there.distance,
         fitted.clusters.medoid_rows,
-        numbers=Numbers(people.ids.to_numpy().astype(np.str_)[rest], seed),
+        numbers=of_rows(people.numbers(seed), rest),
         budget=draws,
         rounds=min(config.score.rounds, draws),
         design=config.selection.design,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.pipeline.population import MIB, Population
+from curation.pipeline.codes import Codes
+from curation.pipeline.people import MIB, Population
 from curation.pipeline.spaces import SpaceMap
-from curation.selection import Labels, View, read_labels
+from curation.selection import Labels, View
+from curation.store import StoreError
 
 Rows = NDArray[np.int64]
 
@@ -42,15 +44,49 @@ class PeopleTable:
         return len(self.people) if self.only is None else len(self.only)
 
     @cached_property
-    def tags(self) -> NDArray[np.float64]:
-        """(n,) numbers that stand for the ids of the whole population."""
-        return self.people.numbers(0).tags()
+    def unit(self) -> Labels | None:
+        """Classes, or what numbers are standardised by; of no row."""
+        known, like, none = self.people.labels, self.like, np.empty(0)
+        if known is None:
+            return None
+        if isinstance(known, Codes):
+            classes = known.classes if like is None else like.classes
+            return Labels(classes, none.astype(np.int64), none)
+        centre, spread = float(known.mean()), float(known.std()) or 1.0
+        if like is not None:
+            centre, spread = like.centre, like.spread
+        return Labels((), none.astype(np.int64), none, centre, spread)
 
     @cached_property
-    def labels(self) -> Labels | None:
-        """Classes or standardised numbers of the whole population."""
-        known = self.people.labels
-        return None if known is None else read_labels(known, len(self.people), like=self.like)
+    def _class_of_code(self) -> Rows:
+        """Return the place among the classes of each of the population's own.
+
+        Raises
+        ------
+        StoreError
+            If there is one that the earlier fit does not know.
+        """
+        assert self.unit is not None  # noqa: S101
+        assert isinstance(self.people.labels, Codes)  # noqa: S101
+        place = {name: i for i, name in enumerate(self.unit.classes)}
+        new = [name for name in self.people.labels.classes if name not in place]
+        if new:
+            raise StoreError(
+                f"data set {self.people.dataset.name}: class {new[0]!r} was not there when the "
+                "centroids were fitted; materialize pilot_model and centroids again"
+            )
+        return np.array([place[name] for name in self.people.labels.classes], dtype=np.int64)
+
+    def _targets(self, rows: Rows) -> NDArray[np.float32] | None:
+        """Return (m, C) one-hot classes, or (m, 1) standardised numbers."""
+        known, unit = self.people.labels, self.unit
+        if known is None or unit is None:
+            return None
+        if isinstance(known, Codes):
+            codes = self._class_of_code[known.codes[rows]]
+            return replace(unit, codes=codes).targets(slice(None))
+        numbers = (known[rows] - unit.centre) / unit.spread
+        return replace(unit, numbers=numbers).targets(slice(None))
 
     def blocks(self) -> Iterator[tuple[slice, View]]:
         """Yield the rows in order, as many at a time as `clusters.block_mib` allows."""
@@ -74,6 +110,5 @@ class PeopleTable:
 
     def _view(self, rows: Rows, embeddings: NDArray[np.float32]) -> View:
         known = self.people.labels
-        targets = None if self.labels is None else self.labels.targets(rows)
         points = self.mapping.apply(embeddings, None if known is None else known[rows])
-        return View(rows, self.tags[rows], embeddings, targets, points)
+        return View(rows, self.people.tags[rows], embeddings, self._targets(rows), points)

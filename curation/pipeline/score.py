@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from curation.pipeline.codes import Codes
 from curation.pipeline.dataset import (
     CENTROIDS,
     PILOT_MODEL,
@@ -18,8 +19,9 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.fitted_on import FittedOn
+from curation.pipeline.people import Population
 from curation.pipeline.pilot import budget_of, load_score_model, query_scores
-from curation.pipeline.population import Population, population, shard_hash, shard_population
+from curation.pipeline.population import population, shard_hash, shard_population
 from curation.pipeline.recipes import centroids_recipe
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.spaces import SpaceMap, space_map, space_settings
@@ -133,8 +135,8 @@ def _write_centroids(draft: Draft, people: Population, found: Clustered) -> None
         draft.folder / CENTROIDS_FILE,
         {
             "cluster": np.arange(k, dtype=np.int32),
-            "medoid_id": people.ids[summary.medoid_rows].to_list(),
-            "medoid_shard": [people.shards[i] for i in people.shard[summary.medoid_rows]],
+            "medoid_id": people.ids_of(summary.medoid_rows).to_list(),
+            "medoid_shard": [people.shards[i] for i in people.shard_of(summary.medoid_rows)],
             "size": summary.sizes,
             "cost": summary.centroid_cost,
             "medoid_cost": summary.medoid_cost,
@@ -210,11 +212,7 @@ class Centroids:
 
     def medoids_in(self, people: Population) -> NDArray[np.int64]:
         """Return (k,) the medoids' rows as indices into a population; -1 where they are gone."""
-        index = pl.DataFrame({"medoid_id": people.ids, "_row": np.arange(len(people))})
-        found = self.table.select("medoid_id").join(
-            index, on="medoid_id", how="left", maintain_order="left"
-        )
-        return found["_row"].fill_null(-1).to_numpy()
+        return people.find(self.table["medoid_id"])
 
     def fitted_for(self, people: Population) -> Fitted:
         """Return what was learned, its medoids as indices into a population.
@@ -287,17 +285,10 @@ def make_sensitivity_scores(
 
 def _without(people: Population, classes: set[str]) -> Population:
     """Return the rows that are of none of some classes."""
-    if not classes or people.labels is None:
+    if not classes or not isinstance(people.labels, Codes):
         return people
-    rows = np.flatnonzero(~np.isin(people.labels, sorted(classes)))
-    return replace(
-        people,
-        shard=people.shard[rows],
-        position=people.position[rows],
-        ids=people.ids[rows],
-        labels=people.labels[rows],
-        groups=None if people.groups is None else people.groups[rows],
-    )
+    unknown = np.isin(people.labels.names, sorted(classes))
+    return people.only(np.flatnonzero(~unknown[people.labels.codes]))
 
 
 def raw_rows(dataset: Dataset, shard: str) -> int:

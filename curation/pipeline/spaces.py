@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from curation import clustering
 from curation.models import PilotModel
-from curation.pipeline.population import Population
+from curation.pipeline.people import Population
 from curation.selection import SKETCH_DIMENSION, label_scale
 
 

@@ -20,8 +20,9 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.findings import Finding, subset_findings
+from curation.pipeline.people import Population
 from curation.pipeline.pilot import budget_of, load_score_model, pilot_in, query_scores
-from curation.pipeline.population import Population, population
+from curation.pipeline.population import population
 from curation.pipeline.rounds import choose_in_rounds
 from curation.pipeline.score import Centroids
 from curation.pipeline.strata import STRATA, kept_strata
@@ -82,7 +83,7 @@ def load_scored(people: Population, centroids: Centroids) -> tuple[PerRow, str]:
         table = pl.read_parquet(
             artifact.path(SCORES), columns=["position", "cluster", "distance", "proxy"]
         )
-        start, stop = np.searchsorted(people.shard, [index, index + 1])
+        start, stop = people.span(index)
         # both are sorted; rows that another shard repeats have scores and are left out
         at = np.searchsorted(table["position"].to_numpy(), people.position[start:stop])
         cluster[start:stop] = table["cluster"].to_numpy()[at]
@@ -124,7 +125,7 @@ def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         chosen = draw(borders)
         frame = _frame(people, chosen, fitted, scored)
         write_parquet(draft, SUBSET, frame)
-        people.left_out.write_parquet(draft.folder / LEFT_OUT, compression="zstd")
+        people.left_out.write(draft.folder / LEFT_OUT)
         write_json(draft.folder / SHARDS, dict(people.hashes))
         draft.row_count = len(frame)
         draft.figures.update(_figures(people, chosen, centroids))
@@ -183,7 +184,7 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
     wanted = dataset.config.selection
     once, fitted = len(chosen.parts) == 1, centroids.fitted
     laws = [law_of(part.drawn, part.law, part.draws) for part in chosen.parts]
-    tags = people.numbers(0).tags()[chosen.rest]
+    tags = people.tags[chosen.rest]
     certificate = sampling.certify_rounds(
         [(part.scores, law, part.draws) for part, law in zip(chosen.parts, laws, strict=True)],
         additive=chosen.additive,

@@ -31,30 +31,40 @@ def write_parquet(draft: Draft, name: str, frame: pl.DataFrame) -> None:
     draft.schema.update({column: str(dtype) for column, dtype in frame.schema.items()})
 
 
-def write_vectors(path: Path, columns: dict[str, Any], **vectors: NDArray[np.floating]) -> None:
-    """Write an uncompressed Arrow IPC file, so that readers can map it into memory.
+def write_vectors(
+    path: Path | pa.NativeFile, columns: dict[str, Any], **vectors: NDArray[np.floating]
+) -> None:
+    """Write an uncompressed Arrow IPC file, so that rows can be read where they lie.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or one that is open for writing.
     columns
-        Plain columns: anything pyarrow makes an array of.
+        Plain columns: pyarrow's, or anything it makes an array of.
     vectors
         (n, d) float arrays, written as FixedSizeList columns.
     """
-    arrays = {name: pa.array(values) for name, values in columns.items()}
+    arrays = {
+        name: values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+        for name, values in columns.items()
+    }
     for name, matrix in vectors.items():
         flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel())
         # Arrow has no lists of length 0, which is what is known of a shard without rows.
         arrays[name] = pa.FixedSizeListArray.from_arrays(flat, max(matrix.shape[1], 1))
     table = pa.table(arrays)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    opened = pa.OSFile(str(path), "wb") if isinstance(path, Path) else path
+    with opened as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
 def read_vectors(path: Path, column: str) -> NDArray[np.float32]:
-    """Return an (n, d) float32 view of a vector column, mapped from the file."""
+    """Return an (n, d) float32 view of a vector column, mapped from the file.
+
+    For the few vectors of centroids; those of rows are read with
+    :class:`curation.pipeline.vectors.VectorFile`.
+    """
     with pa.memory_map(str(path)) as source:
         chunks = pa.ipc.open_file(source).read_all().column(column)
     width = chunks.type.list_size
@@ -202,51 +212,6 @@ def read_blocks(path: Path, columns: list[str], *, rows: int) -> Iterator[pl.Dat
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)  # noqa: S101  a batch gives a frame
             yield frame.select(columns)
-
-
-class VectorWriter:
-    """Writes an Arrow IPC file like :func:`write_vectors`, some rows at a time.
-
-    The vectors go to a file first and are mapped from there: a reader is to find them in one piece.
-
-    Attributes
-    ----------
-    rows, width
-        Vectors written, and their length.
-    norms
-        Sum of their norms.
-    """
-
-    def __init__(self, path: Path, column: str) -> None:
-        self.rows, self.width, self.norms = 0, 0, 0.0
-        self._path, self._column = path, column
-        self._flat = path.with_name(path.name + ".flat")
-        self._ids: list[str] = []
-        self._file: Any = None
-
-    def __enter__(self) -> VectorWriter:
-        self._file = self._flat.open("wb")
-        return self
-
-    def write(self, ids: list[str], matrix: NDArray[np.float32]) -> None:
-        """Write rows."""
-        if len(matrix):
-            self.width = matrix.shape[1]
-        self.rows += len(matrix)
-        self.norms += float(np.linalg.norm(matrix, axis=1).sum(dtype=np.float64))
-        self._ids += ids
-        self._file.write(np.ascontiguousarray(matrix, dtype="<f4").data)
-
-    def __exit__(self, error: object, *more: object) -> None:
-        self._file.close()
-        if error is None:
-            matrix = np.empty((0, self.width), dtype=np.float32)
-            if self.rows:
-                shape = (self.rows, self.width)
-                matrix = np.memmap(self._flat, dtype="<f4", mode="r", shape=shape)
-            write_vectors(self._path, {"id": self._ids}, **{self._column: matrix})
-            del matrix
-        self._flat.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

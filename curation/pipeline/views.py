@@ -16,13 +16,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS, read_vectors
+from curation.pipeline.codes import Codes
+from curation.pipeline.tables import EMBEDDINGS_FILE, ROWS
+from curation.pipeline.vectors import VectorFile
 from curation.reporting import plots
 from curation.store import VIEW_PREFIX, Artifact, Draft
 
 if TYPE_CHECKING:
     from curation.pipeline.dataset import Dataset
-    from curation.pipeline.population import Population
+    from curation.pipeline.people import Population
 
 TITLES = {
     "rows": "Rows",
@@ -109,13 +111,13 @@ def raw_view(draft: Draft, dataset: Dataset, shard: str) -> None:
 @picture
 def embeddings_view(draft: Draft, shard: str, labels: pl.DataFrame | None, *, rows: int) -> None:
     """Picture a shard's first embeddings on their first two principal axes."""
-    matrix = read_vectors(draft.folder / EMBEDDINGS_FILE, "embedding")
-    if len(matrix) < 3:
-        return
-    points = plots.project_2d(matrix[:rows], seed=0)
+    with VectorFile(draft.folder / EMBEDDINGS_FILE) as file:
+        if len(file) < 3:
+            return
+        points = plots.project_2d(file.vectors(0, min(rows, len(file))), seed=0)
     colors = labels.to_series().to_list() if labels is not None else None
-    few = f"the first {rows:,} of " if len(matrix) > rows else ""
-    title = f"{few}{len(matrix):,} embeddings of {shard}, {matrix.shape[1]} dimensions"
+    few = f"the first {rows:,} of " if len(file) > rows else ""
+    title = f"{few}{len(file):,} embeddings of {shard}, {file.width} dimensions"
     save(draft, "map", plots.embedding_map(points, colors=colors, title=title, selected=None))
 
 
@@ -140,9 +142,9 @@ def subset_view(draft: Draft, frame: pl.DataFrame, people: Population) -> None:
     figures = draft.figures
     title = f"{len(frame):,} rows stand for {len(people):,}"
     save(draft, "weights", plots.weight_histogram(frame["weight"].to_numpy(), title=title))
-    if people.classes and people.labels is not None:
+    if people.classes and isinstance(people.labels, Codes):
         label = str(people.dataset.columns.label)
-        classes, counts = np.unique(people.labels, return_counts=True)
+        classes, counts = people.labels.names, people.labels.counts()
         chosen = dict(frame[label].value_counts().iter_rows())
         subset = np.array([chosen.get(str(c), 0) for c in classes], dtype=np.float64)
         rng = np.random.default_rng([people.dataset.config.selection.seed, 3])

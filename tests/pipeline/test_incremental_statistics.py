@@ -19,6 +19,7 @@ from helpers import vector_config, vectors
 
 from curation.pipeline import refit
 from curation.pipeline.chosen import Chosen, choose
+from curation.pipeline.codes import Codes
 from curation.pipeline.dataset import Dataset
 from curation.pipeline.fitted_on import FittedOn
 from curation.pipeline.ingest import make_embeddings, make_raw
@@ -30,6 +31,7 @@ from curation.pipeline.pilot import (
     query_scores,
 )
 from curation.pipeline.population import Population, population
+from curation.pipeline.repeats import LeftOut
 from curation.pipeline.rows import PeopleTable
 from curation.pipeline.score import (
     Centroids,
@@ -51,6 +53,13 @@ class InMemory(Population):
     """A population whose embeddings are an array."""
 
     x: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    names: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+
+    def ids_of(self, rows):
+        return pl.Series("id", self.names[rows].tolist(), dtype=pl.String)
+
+    def numbers(self, seed):
+        return Numbers(self.names, seed)
 
     def blocks(self, mib):
         yield slice(0, len(self)), self.x
@@ -84,18 +93,19 @@ def people_of(shards: dict[str, Shard], *, seed: int = 0, **changes: Any) -> InM
     return InMemory(
         dataset=dataset,
         shards=tuple(names),
-        shard=np.repeat(np.arange(len(names), dtype=np.int32), sizes),
-        position=np.concatenate([np.arange(n) for n in sizes]),
-        ids=pl.Series("id", ids.tolist()),
-        labels=labels,
+        starts=np.cumsum([0, *sizes]),
+        position=np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]),
+        tags=Numbers(ids, 0).tags(),
+        labels=Codes(*np.unique(labels, return_inverse=True)),
         groups=None,
-        left_out=pl.DataFrame(),
+        left_out=LeftOut.none(dataset),
         missing={},
         stale={},
         encoder="encoder",
         hashes=hashes,
         content_hash=digest(sorted(hashes.items())),
         x=x,
+        names=ids,
     )
 
 
@@ -115,7 +125,8 @@ class Fit:
         self.first = first
 
     def pilot(self, people: Population) -> np.ndarray:
-        return np.flatnonzero(people.ids.is_in(self.ids.implode()).to_numpy()).astype(np.int64)
+        rows = people.find(self.ids)
+        return np.sort(rows[rows >= 0])
 
     def scored(self, people: Population) -> PerRow:
         table = PeopleTable(people, self.centroids.mapping, like=self.centroids.fitted_on.labels)

@@ -57,7 +57,7 @@ def test_calibrated_weights_count_classes_and_train(folder, tmp_path, instance):
     assert np.all(weight[(subset["reason"] == "pilot").to_numpy()] == 1.0)
     for name in people.classes:
         own = (subset["label"] == name).to_numpy()
-        assert weight[own].sum() == pytest.approx((people.labels == name).sum(), rel=1e-6)
+        assert weight[own].sum() == pytest.approx((people.labels[:] == name).sum(), rel=1e-6)
     assert weight.sum() == pytest.approx(len(people), rel=1e-6)
     # Horvitz-Thompson weights stay beside them, and do not count the classes
     plain = subset["weight"].to_numpy()

@@ -7,7 +7,8 @@ import datetime as dt
 import polars as pl
 import pytest
 
-from curation.pipeline.tables import VectorWriter, read_vectors, together
+from curation.pipeline.tables import read_vectors, together
+from curation.pipeline.vectors import VectorWriter
 
 
 def _column(*values):

@@ -132,7 +132,7 @@ def test_estimate_and_certificate_are_those_of_the_subset(made):
     figures = made.store.need(made.at("selected_subset")).figures
     where = {i: n for n, i in enumerate(people.ids.to_list())}
     rows = np.array([where[i] for i in subset["id"]])
-    every = model.score(people.embeddings(np.arange(len(people))), people.labels, value="loss")
+    every = model.score(people.embeddings(np.arange(len(people))), people.labels[:], value="loss")
     assert figures["estimate"]["truth"] == pytest.approx(every.sum())
     weighted = float(subset["weight"].to_numpy() @ every[rows])
     assert figures["estimate"]["value"] == pytest.approx(weighted)
