@@ -24,7 +24,7 @@ Vectors = NDArray[np.float32]
 
 UNIT = 2.0**-24  # relative rounding error of float32
 SLACK = 1.01  # the bounds themselves are computed in float32
-SCORES = 1 << 18  # scores looked at together: they stay in the cache
+SCORES = 1 << 19  # scores looked at together: they stay in the cache
 PAIRS = 2048  # pairs whose distance is computed together
 CROWDED = 24  # candidates to a point beyond which bytes are too coarse
 GIVE_UP = 8  # how often that may be before they are not tried again
@@ -177,7 +177,7 @@ def _distances(
             found[part] = squared_distance(one, two)
         else:
             one -= two
-            found[part] = np.einsum("ij,ij->i", one, one)
+            found[part] = np.vecdot(one, one)
     return found
 
 
@@ -189,8 +189,8 @@ class _Wide:
     ----------
     middle
         (d,) the centroids' mean.
-    right
-        (d + 1, k) float32: what is left of the centroids, and minus half their squares, around the
+    right, halves
+        (d, k) and (k,) float32: what is left of the centroids, and half their squares, around the
         middle of these.
     radius, half
         Largest norm of the centroids around their mean, and of the halved squares.
@@ -198,6 +198,7 @@ class _Wide:
 
     middle: Vectors
     right: Vectors
+    halves: Vectors
     radius: float
     half: float
 
@@ -209,12 +210,13 @@ class _Wide:
         radius = float(np.sqrt(2.0 * half.max()))
         half -= (half.max() + half.min()) / 2.0
         with np.errstate(over="ignore"):
-            right = np.vstack([left.T, -half]).astype(np.float32)
-        return cls(middle, right, radius, float(np.abs(half).max()))
+            right = np.ascontiguousarray(left.T, dtype=np.float32)
+            halves = half.astype(np.float32)
+        return cls(middle, right, halves, radius, float(np.abs(half).max()))
 
     def among(self, columns: Rows) -> _Wide:
         """Return scores of some of the centroids."""
-        return replace(self, right=self.right[:, columns])
+        return replace(self, right=self.right[:, columns], halves=self.halves[columns])
 
     @property
     def tame(self) -> bool:
@@ -224,23 +226,34 @@ class _Wide:
     def candidates(self, points: Vectors, scratch: products.Scratch) -> Rows:
         """Return which of the (m, k) scores may be the largest of their row."""
         m, d = points.shape
-        left = scratch.array("wide", (m, d + 1), np.float32)
+        left = scratch.array("wide", (m, d), np.float32)
+        scores = scratch.array("scores", (m, self.right.shape[1]), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            np.subtract(points, self.middle, out=left[:, :d])
-            left[:, d] = 1.0
-            norm = np.sqrt(np.einsum("ij,ij->i", left[:, :d], left[:, :d]).astype(np.float64))
-            norm *= SLACK
-            scores = scratch.array("scores", (m, self.right.shape[1]), np.float32)
+            np.subtract(points, self.middle, out=left)
+            norm = SLACK * np.sqrt(np.vecdot(left, left).astype(np.float64))
             np.matmul(left, self.right, out=scores)
-            error = (d + 8) * UNIT * (norm * self.radius + self.half)
-            error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
-            best = scores.max(axis=1)
-            least = (best - 2.0 * SLACK * error).astype(np.float32)
-        if not self.tame or not np.isfinite(norm).all():
-            # beyond what float32 can square: every centroid is a candidate of these
-            least[~np.isfinite(least) | ~np.isfinite(norm) | (not self.tame)] = -np.inf
-            np.nan_to_num(scores, copy=False)
-        return np.flatnonzero(_at_least(scores, least, scratch))
+            scores -= self.halves
+        odd = np.flatnonzero(~np.isfinite(norm)) if self.tame else np.arange(m)
+        if len(odd):
+            scores[odd] = 0.0  # beyond what float32 can square: all centroids are candidates
+        error = (d + 8) * UNIT * (norm * self.radius + self.half)
+        error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
+        best = scores.argmax(axis=1)
+        here = np.arange(m)
+        with np.errstate(over="ignore"):
+            least = (scores[here, best] - 2.0 * SLACK * error).astype(np.float32)
+        if scores.shape[1] < NARROW or len(odd):
+            return np.flatnonzero(_at_least(scores, least, scratch))
+        # Few rows have a second candidate: to look for the second best costs less than for all.
+        scores[here, best] = -np.inf
+        several = np.flatnonzero(scores[here, scores.argmax(axis=1)] >= least)
+        alone = best + here * self.right.shape[1]
+        if not len(several):
+            return alone
+        scores[here, best] = np.inf
+        rows, columns = np.nonzero(scores[several] >= least[several, None])
+        more = several[rows] * self.right.shape[1] + columns
+        return np.sort(np.concatenate([np.delete(alone, several), more]))
 
 
 @dataclass(frozen=True)
@@ -278,8 +291,8 @@ class _Narrow:
 
     @classmethod
     def of(cls, wide: _Wide) -> _Narrow:
-        left = wide.right[:-1].T.astype(np.float64)
-        half = wide.right[-1].astype(np.float64)
+        left = wide.right.T.astype(np.float64)
+        half = -wide.halves.astype(np.float64)
         at = float(np.abs(left).max())
         further = int(np.clip(np.ceil(wide.half / at**2), 1, 64))
         # rows of the right side begin at multiples of what a processor loads at a time
@@ -312,7 +325,7 @@ class _Narrow:
         left = scratch.array("left", (m, width), np.float32)
         np.subtract(points, self.middle, out=left[:, :d])
         left[:, d:] = self.at
-        norm = np.sqrt(np.einsum("ij,ij->i", left, left))
+        norm = np.sqrt(np.vecdot(left, left))
         step = np.maximum(left.max(axis=1), -left.min(axis=1)) / np.float32(products.LEVELS)
         if not np.isfinite(norm).all():
             return None
@@ -324,15 +337,15 @@ class _Narrow:
         np.copyto(integers, whole, casting="unsafe")
         scores = scratch.array("whole scores", (m, self.right.shape[1]), np.int32)
         products.product(integers, self.right, out=scores)
-        off = np.sqrt(np.einsum("ij,ij->i", left, left)) * step + 4.0 * UNIT * norm
+        off = np.sqrt(np.vecdot(left, left)) * step + 4.0 * UNIT * norm
         error = off * self.radius + (norm + off) * self.error
         error = error.astype(np.float64) + 4.0 * UNIT * norm * self.radius
         error += (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64)
         reach = np.ceil(2.0 * SLACK * error / (step.astype(np.float64) * self.step)) + 1.0
-        best = scores.max(axis=1)
+        best = scores[np.arange(m), scores.argmax(axis=1)]
         least = best - np.minimum(reach, 1 << 30).astype(np.int32)
-        mask = _at_least(scores, least, scratch)
-        return np.flatnonzero(mask) if np.count_nonzero(mask) <= limit else None
+        found = np.flatnonzero(_at_least(scores, least, scratch))
+        return found if len(found) <= limit else None
 
 
 def _at_least(

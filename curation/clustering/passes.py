@@ -54,6 +54,7 @@ def over(
     room = [np.empty((2 * size, d + 1)) for _ in range(products.ahead() + 1)]
     closest.prepare(m)
     known = closest.near(points)
+    wide = closest.centroids.astype(np.float64)
 
     def one(piece: tuple[int, Floats]) -> tuple[slice, Floats]:
         start, values = piece
@@ -62,8 +63,9 @@ def over(
         own = closest(part) if known is None else known[rows]
         values = values[: 2 * len(part)]
         apart = values[: len(part), :d]
-        np.subtract(part, closest.centroids[own], out=apart, dtype=np.float64)
-        squares = np.einsum("ij,ij->i", apart, apart)
+        np.copyto(apart, part)
+        apart -= wide[own]
+        squares = np.vecdot(apart, apart)
         values[: len(part), d] = squares
         with np.errstate(over="ignore"):  # of float64 that float32 does not hold
             cluster[rows], distance[rows] = own, squares
