@@ -6,11 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curation.selection import AdaptiveRounds, Selection, select, select_regression
+    from curation.selection import (
+        AdaptiveRounds,
+        Selection,
+        memory_needed,
+        select,
+        select_regression,
+    )
     from curation.subset import load_subset
 
 __version__ = "0.1.0"
-__all__ = ["AdaptiveRounds", "Selection", "load_subset", "select", "select_regression"]
+__all__ = [
+    "AdaptiveRounds",
+    "Selection",
+    "load_subset",
+    "memory_needed",
+    "select",
+    "select_regression",
+]
 
 
 SUBPACKAGES = ("clustering", "encoders", "models", "reporting", "sampling", "sources")
@@ -23,7 +36,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import the API on first use, so that a code location does not pay for numpy and faiss."""
-    if name in ("AdaptiveRounds", "Selection", "select", "select_regression"):
+    if name in ("AdaptiveRounds", "Selection", "memory_needed", "select", "select_regression"):
         from curation import selection
 
         return getattr(selection, name)

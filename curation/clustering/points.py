@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from curation.clustering.mapped import Mapped
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -34,6 +37,9 @@ class BlockReader(Protocol):
 class Points:
     """Rows of a block reader as float32, a block at a time.
 
+    Of a memory map, the next block is read while one is worked on, and what was read is let go, so
+    that two blocks are in memory and not the file.
+
     Parameters
     ----------
     source
@@ -54,21 +60,58 @@ class Points:
         self.source = source
         self.n, self.d = int(shape[0]), int(shape[1])
         self.step = max(1, block_mib * MIB // (4 * self.d))
+        self.mapped = Mapped.behind(source)
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.n
 
-    def blocks(self) -> Iterator[tuple[slice, Vectors]]:
-        """Yield consecutive blocks with the rows they hold."""
-        for start in range(0, self.n, self.step):
-            rows = slice(start, min(start + self.step, self.n))
-            yield rows, self._finite(self.source[rows], np.arange(rows.start, rows.stop))
+    def blocks(self, *, backwards: bool = False) -> Iterator[tuple[slice, Vectors]]:
+        """Yield consecutive blocks with the rows they hold.
+
+        Parameters
+        ----------
+        backwards
+            The last block first. A file that does not fit into the system's cache is then found
+            there in part when it is read a second time.
+        """
+        places = [
+            slice(start, min(start + self.step, self.n)) for start in range(0, self.n, self.step)
+        ]
+        if backwards:
+            places.reverse()
+        if self.mapped is None:
+            for place in places:
+                yield place, self._block(place)
+            return
+        yield from self._read_ahead(places, self.mapped, backwards)
 
     def take(self, rows: Rows) -> Vectors:
         """Return rows in any order, as (m, d) float32."""
         increasing, back = np.unique(rows, return_inverse=True)
-        return self._finite(self.source[increasing], increasing)[back]
+        if self.mapped is None:
+            raw = self.source[increasing]
+        else:
+            raw = self.mapped.take(self.source, increasing)  # type: ignore[arg-type]
+        return self._finite(raw, increasing)[back]
+
+    def _read_ahead(
+        self, places: list[slice], mapped: Mapped, backwards: bool
+    ) -> Iterator[tuple[slice, Vectors]]:
+        with ThreadPoolExecutor(1) as reader:
+            following: Future[Vectors] = reader.submit(self._block, places[0])
+            for number, place in enumerate(places):
+                block = following.result()
+                if number + 1 < len(places):
+                    mapped.want(self.source[places[number + 1]])
+                    following = reader.submit(self._block, places[number + 1])
+                yield place, block
+                # With all that lies behind: pages beside those of a block came along.
+                done = slice(place.start, self.n) if backwards else slice(0, place.stop)
+                mapped.let_go(self.source[done])
+
+    def _block(self, place: slice) -> Vectors:
+        return self._finite(self.source[place], np.arange(place.start, place.stop))
 
     def _finite(self, raw: Any, rows: Rows) -> Vectors:
         points = np.ascontiguousarray(raw, dtype=np.float32)
@@ -77,11 +120,13 @@ class Points:
                 f"the embeddings' reader returned shape {points.shape} for {len(rows)} rows of "
                 f"{self.d} coordinates"
             )
-        # the sum of a row is finite unless a coordinate is not (or the row overflows float32)
-        if not np.isfinite(points.sum(axis=1, dtype=np.float64)).all():
-            row = rows[int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])]
+        # A row's sum is finite unless a coordinate is not, or the sum is too large: look closer.
+        with np.errstate(over="ignore", invalid="ignore"):
+            doubtful = np.flatnonzero(~np.isfinite(points @ np.ones(self.d, dtype=np.float32)))
+        wrong = doubtful[~np.isfinite(points[doubtful]).all(axis=1)]
+        if len(wrong):
             raise ValueError(
-                f"embedding of row {row} has a NaN or infinite coordinate; "
+                f"embedding of row {rows[wrong[0]]} has a NaN or infinite coordinate; "
                 "leave the row out, or mend its encoding"
             )
         return points

@@ -1,5 +1,6 @@
 """Scores, laws, designs, weights and certificates. Arrays in, arrays out."""
 
+from curation.sampling.along import coordinated_along
 from curation.sampling.calibration import CalibrationError, rake
 from curation.sampling.certificates import Certificate, certify, certify_rounds, sample_size
 from curation.sampling.designs import DESIGNS, Draw, draw, inclusion_probabilities
@@ -11,6 +12,7 @@ from curation.sampling.estimators import (
     estimate_difference,
     estimate_total,
 )
+from curation.sampling.inclusion import Inclusion, find_inclusion
 from curation.sampling.laws import balanced_constant, law, sensitivity
 from curation.sampling.random_numbers import permanent_random_numbers
 from curation.sampling.regression import (
@@ -34,9 +36,11 @@ __all__ = [
     "Certificate",
     "Draw",
     "Estimate",
+    "Inclusion",
     "balanced_constant",
     "certify",
     "certify_rounds",
+    "coordinated_along",
     "design_effect",
     "draw",
     "effective_sample_size",
@@ -44,6 +48,7 @@ __all__ = [
     "estimate_difference",
     "estimate_total",
     "excess_risk",
+    "find_inclusion",
     "inclusion_probabilities",
     "law",
     "leverage_scores",

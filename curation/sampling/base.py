@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.sampling.inclusion import Inclusion
+
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
@@ -40,6 +42,9 @@ class Draw:
         (n,) float64 inclusion probability of every row that was up for drawing.
     cuts
         (H-1,) int64 places in the order at which a new stratum begins; None for designs without.
+    inclusion
+        What gives the inclusion probability of any row from its law, where `probabilities` were not
+        kept.
     """
 
     indices: Rows
@@ -52,6 +57,7 @@ class Draw:
     rounding: Floats | None = None
     probabilities: Floats | None = None
     cuts: Rows | None = None
+    inclusion: Inclusion | None = None
 
 
 # law, s, order, rng, permanent random numbers (None: the design draws its own from rng, if any)

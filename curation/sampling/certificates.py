@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+ROWS_AT_A_TIME = 1 << 18
+
 IN_ROUNDS = (
     "score <= q on every row in every round, where each q goes by the model of its round; "
     "independent draws"
@@ -140,10 +142,12 @@ def certify_rounds(
     log, s = math.log(2.0 / delta), sum(draws for _, _, draws in rounds)
     bound = second = 0.0
     for scores, law, draws in rounds:
-        positive = law > 0.0
-        terms = scores[positive] / law[positive]
-        bound = max(bound, float(np.max(terms)))
-        second += draws / s * float(scores[positive] @ terms)
+        for start in range(0, len(law), ROWS_AT_A_TIME):  # they need not be in memory
+            q, p = (np.asarray(x[start : start + ROWS_AT_A_TIME]) for x in (scores, law))
+            positive = p > 0.0
+            terms = q[positive] / p[positive]
+            bound = max(bound, float(np.max(terms, initial=0.0)))
+            second += draws / s * float(q[positive] @ terms)
     epsilon = math.sqrt(log / (2.0 * s))
     if bound > 0.0:
         # Bernstein, with the second moment that scores of q would have: closer where the law is

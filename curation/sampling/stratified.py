@@ -123,10 +123,10 @@ def _draw_by_strata(
         ranking = -np.log1p(-own[line]) / chance  # the least of exponentials: exact for one draw
     else:
         ranking = _ranking(chance, stratum, sizes, own[line])
-    if not alike and left > 1 and len(sizes) == 1 and _nearly_settled(chance):
-        chosen = _comb(chance, left, start)
+    if not alike and left > 1 and len(sizes) == 1 and nearly_settled(chance):
+        chosen = comb(chance, left, start)
     else:
-        chosen = _smallest(ranking, stratum, sizes)
+        chosen = smallest(ranking, stratum, sizes)
     drawn = without_replacement(pi, certain, line[chosen], design)
     none = np.full(len(certain), -1, dtype=np.int64)
     return replace(
@@ -156,13 +156,13 @@ def _strata(chance: Floats, left: int, given: Strata | None) -> tuple[Strata, Fl
     large = np.bincount(stratum, chance > 0.8) > 0
     needed = np.where(large, MIXED_SLACK, LEAST_SLACK)
     if np.any(slack < needed):
-        stratum = _joined(slack, needed)[stratum]
+        stratum = joined(slack, needed)[stratum]
     ends = edges[np.flatnonzero(np.diff(stratum, append=stratum[-1] + 1))]
     ends[-1] = left
     return stratum, ends
 
 
-def _joined(slack: NDArray[Any], needed: NDArray[Any]) -> Strata:
+def joined(slack: NDArray[Any], needed: NDArray[Any]) -> Strata:
     """Return new numbers of the strata: neighbours joined until each has the slack it needs."""
     numbers, current, held, least = [], 0, 0.0, 0.0
     for own, need in zip(slack.tolist(), needed.tolist(), strict=True):
@@ -175,37 +175,58 @@ def _joined(slack: NDArray[Any], needed: NDArray[Any]) -> Strata:
 
 
 def _targets(chance: Floats, stratum: Strata, sizes: Strata) -> tuple[Floats, Floats]:
-    """Return inclusion probabilities given the strata's sizes, and each row's ``d``.
+    """Return what :func:`_target` does, and each row's d, of strata whose rows are all there."""
+    mass = np.asarray(np.bincount(stratum, chance), dtype=np.float64)
+    slack = np.asarray(np.bincount(stratum, chance * (1.0 - chance)), dtype=np.float64)
+    return _target(chance, stratum, sizes, mass, slack), slack[stratum]
+
+
+def _target(chance: Floats, stratum: Strata, sizes: Strata, mass: Floats, slack: Floats) -> Floats:
+    """Return inclusion probabilities given the strata's sizes.
 
     ``pi + (size - sum pi) / d * pi (1 - pi)`` with ``d = sum pi (1 - pi)``: they add up to the
     size, and their mean over the rounding is pi exactly.
     """
-    weight = chance * (1.0 - chance)
-    d = np.asarray(np.bincount(stratum, weight), dtype=np.float64)
-    surplus = (sizes - np.bincount(stratum, chance)) / d
-    target = chance + surplus[stratum] * weight
-    return np.clip(target, 1e-300, 1.0 - 2.0**-53), d[stratum]
+    surplus = (sizes - mass) / slack
+    target = chance + surplus[stratum] * (chance * (1.0 - chance))
+    return np.clip(target, 1e-300, 1.0 - 2.0**-53)
 
 
 def _ranking(chance: Floats, stratum: Strata, sizes: Strata, numbers: Floats) -> Floats:
+    """Return the ranking in strata whose rows are all there; see :func:`ranking_of`."""
+    mass = np.asarray(np.bincount(stratum, chance), dtype=np.float64)
+    slack = np.asarray(np.bincount(stratum, chance * (1.0 - chance)), dtype=np.float64)
+    return ranking_of(chance, numbers, stratum, sizes, mass, slack)
+
+
+def ranking_of(
+    chance: Floats, numbers: Floats, stratum: Strata, sizes: Strata, mass: Floats, slack: Floats
+) -> Floats:
     """Return the logarithm of Pareto's ranking variable: the smallest of a stratum are drawn.
 
     Pareto sampling meets its targets only nearly; Rosén's adjustment takes the error's leading term
     away. Left is an error of pi below 0.0003 for d of 4 and more, typically 0.001 at d = 2.
+
+    Parameters
+    ----------
+    chance, numbers, stratum
+        (m,) inclusion probabilities pi, permanent random numbers and strata of some rows.
+    sizes, mass, slack
+        (H,) draws from each stratum, and ``sum pi`` and d over all of its rows.
     """
-    target, d = _targets(chance, stratum, sizes)
-    adjusted = target * (1.0 - target) * (target - 0.5) / d**2
+    target = _target(chance, stratum, sizes, mass, slack)
+    adjusted = target * (1.0 - target) * (target - 0.5) / slack[stratum] ** 2
     odds = np.log(target) - np.log1p(-target) - adjusted
     ranking: Floats = np.log(numbers) - np.log1p(-numbers) - odds
     return ranking
 
 
-def _nearly_settled(chance: Floats) -> bool:
+def nearly_settled(chance: Floats) -> bool:
     """Whether one stratum alone has so little choice that Pareto sampling would be percents off."""
     return bool(chance @ (1.0 - chance) < 2.0 and chance.max() > 0.5)
 
 
-def _comb(chance: Floats, left: int, start: float) -> Strata:
+def comb(chance: Floats, left: int, start: float) -> Strata:
     """Return the positions that a comb of step 1 hits: exact, whatever the probabilities."""
     edges = np.cumsum(chance)
     edges *= left / edges[-1]
@@ -213,7 +234,7 @@ def _comb(chance: Floats, left: int, start: float) -> Strata:
     return np.minimum(hits, len(chance) - 1).astype(np.int64)
 
 
-def _smallest(ranking: Floats, stratum: Strata, sizes: Strata) -> Strata:
+def smallest(ranking: Floats, stratum: Strata, sizes: Strata) -> Strata:
     """Return the positions of the `sizes[h]` smallest of each stratum h, in ascending order."""
     near = np.flatnonzero(ranking < NEAR)  # most rows are out of the question: don't sort them
     counts = np.bincount(stratum[near], minlength=len(sizes))

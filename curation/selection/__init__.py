@@ -20,6 +20,7 @@ from curation.selection.fit import (
     measure,
 )
 from curation.selection.inputs import Labels, Numbers, read_labels
+from curation.selection.needs import memory_needed
 from curation.selection.parts import from_parts, to_parts
 from curation.selection.plan import AUTO_K_MOST, label_scale, resolve_budget, resolve_k
 from curation.selection.regression import RegressionSelection, select_regression
@@ -51,6 +52,7 @@ __all__ = [
     "label_scale",
     "law_of",
     "measure",
+    "memory_needed",
     "read_labels",
     "resolve_budget",
     "resolve_k",

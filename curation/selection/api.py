@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,21 @@ from curation.sampling import constants as spread
 from curation.sampling import proxies
 from curation.sampling.guard import FLAT
 from curation.sampling.shares import allocate
+from curation.selection import columns
 from curation.selection.drawing import Drawing
-from curation.selection.fit import Settings, assign, fit, fit_sample, measure
+from curation.selection.fit import Fitted, PerRow, Settings, assign, fit, fit_sample, measure
 from curation.selection.inputs import (
     Labels,
     Numbers,
     Score,
     read_groups,
-    read_ids,
     read_labels,
+    read_numbers,
     read_seed,
     reader,
 )
+from curation.selection.layout import ByRow, lay_out
+from curation.selection.needs import memory_needed, tell
 from curation.selection.plan import resolve_budget, resolve_k
 from curation.selection.result import Selection, make_selection
 from curation.selection.table import SPACES, MemoryTable, Space
@@ -37,7 +41,7 @@ Minimum = Mapping[str, int] | int
 
 
 def select(
-    embeddings: ArrayLike | clustering.BlockReader,
+    embeddings: ArrayLike | clustering.BlockReader | str | PathLike[str],
     score: Score | ArrayLike,
     *,
     budget: int | None = None,
@@ -67,8 +71,9 @@ def select(
     Parameters
     ----------
     embeddings
-        (n, d) finite numbers: an array, a memory map, or anything with a shape that gives rows by
-        slice and by increasing indices (h5py, zarr). It is read in blocks, twice.
+        (n, d) finite numbers: an array, a memory map, the path of an ``.npy`` file, or anything
+        with a shape that gives rows by slice and by increasing indices (h5py, zarr). It is read in
+        blocks, twice. What is read of a memory map is let go again.
     score
         Called with the int64 indices of the medoids, and once more with those of the pilot rows;
         returns their scores, >= 0. Or an (n,) array, of which only those entries are read.
@@ -127,7 +132,9 @@ def select(
         `space`, `proxy`, `constants`, `mix` and `z` are those of the previous selection; what is
         given for them is checked and not used. Give the same ids and the same seed.
     block_mib
-        Size of the blocks in which embeddings are read.
+        Size of the blocks in which embeddings are read. What will be needed of memory is logged
+        before it begins (``curation.select``, level INFO) where there are more than 262,144 rows;
+        :func:`curation.memory_needed` tells it beforehand, ``diagnostics["memory_needed"]`` after.
 
     Returns
     -------
@@ -138,6 +145,8 @@ def select(
     ValueError
         For input that can't be meant: wrong shapes, NaN, a negative score, two equal ids, a budget
         above n, an option that needs labels or groups.
+    MemoryError
+        If more memory will be needed than this process may ever have.
     """
     if previous is not None and not isinstance(previous, Selection):
         raise TypeError(f"previous must be a Selection, not {type(previous).__name__}")
@@ -147,7 +156,10 @@ def select(
     if not 0.0 <= weight_exponent <= 1.0:
         raise ValueError(f"weight_exponent must be in [0, 1], got {weight_exponent}")
     seed = read_seed(seed)
-    numbers = Numbers(read_ids(ids, n), seed)
+    on_disk = n > columns.AT_A_TIME
+    # law and order on disk are for the design that is drawn along it, by the law as it is
+    along = on_disk and design == "coordinated" and (tilt, shares, minimum) == (None, None, None)
+    numbers = read_numbers(ids, n, seed, on_disk=on_disk)
     read = read_labels(labels, n, like=None if previous is None else previous._state.labels)
     grouped = read_groups(groups, n)
     _check_needs(
@@ -157,6 +169,20 @@ def select(
     if grouped is not None and (shares is not None or minimum is not None):
         even = np.full(n, 1.0 / n)  # what can't be given is said before a score is paid for
         allocate(even, grouped.codes, grouped.classes, s, shares=shares, minimum=minimum)
+    plan = memory_needed(
+        n,
+        points.d,
+        budget=s,
+        k=k,
+        space=space,
+        classes=0 if read is None else max(len(read.classes), 1),
+        design=design,
+        tilted=not along and design == "coordinated",
+        ids=ids is not None,
+        mapped=not isinstance(points.source, np.ndarray) or points.mapped is not None,
+        block_mib=block_mib,
+    )
+    tell(plan, n)
     settings = Settings(
         k=resolve_k(k, budget=s, rows=n),
         proxy=proxy,
@@ -170,7 +196,7 @@ def select(
     if previous is None:
         mapping = _fit_space(space, points, read, numbers, settings)
         table = MemoryTable(points, read, mapping, numbers.tags())
-        fitted, cluster = fit(table, numbers, score, settings)
+        fitted, cluster = fit(table, numbers, score, settings, on_disk=on_disk)
     else:
         fitted = replace(previous._state.fitted, queries=0)  # they were paid for then
         table = MemoryTable(points, read, _space_of(previous, points, read), numbers.tags())
@@ -179,27 +205,32 @@ def select(
                 "none of the previous selection's rows is among these, by their ids; give the same "
                 "ids as then (left out, they are row numbers)"
             )
-        cluster = assign(fitted, table)
+        cluster = assign(fitted, table, on_disk=on_disk)
     rows = measure(fitted, table, cluster)
     tilted = {None: None, "classes": read, "groups": grouped}[tilt]
-    law = fitted.law(
-        rows,
-        flat=design in FLAT,
-        tilt=None if tilted is None else tilted.codes,
-    )
-    luck = numbers.of("draw")
+    drawn_by = _along(fitted, rows, numbers) if along else None
+    if drawn_by is None:
+        tags = np.asarray(table.tags)
+        rows = rows[:] if on_disk else rows
+        drawn_by = {
+            "scores": fitted.scores(rows),
+            "law": fitted.law(
+                rows, flat=design in FLAT, tilt=None if tilted is None else tilted.codes
+            ),
+            "numbers": numbers.of("draw"),
+            "tags": tags,
+            "order": fitted.order(rows, tags),
+            "additive": fitted.constants.additive(rows.distance, rows.cluster),
+        }
+    law = drawn_by["law"]
     state = Drawing(
         fitted=fitted,
         rows=rows,
         space=table.space,
-        scores=fitted.scores(rows),
-        law=law,
-        numbers=luck,
-        tags=table.tags,
-        order=fitted.order(rows, table.tags),
-        additive=fitted.constants.additive(rows.distance, rows.cluster),
+        **drawn_by,
         budget=s,
         design=design,
+        needs=plan,
         delta=delta,
         exponent=weight_exponent,
         seed=seed,
@@ -211,6 +242,21 @@ def select(
     )
     chosen: Selection = state.redraw(state, s)
     return chosen
+
+
+def _along(fitted: Fitted, rows: PerRow, numbers: Numbers) -> dict[str, Any]:
+    """Return what a draw of more rows than are held in memory is made from."""
+    n, tags = len(rows), numbers.tags()
+    layout = lay_out(fitted, rows, tags)
+    return {
+        "scores": ByRow(n, lambda some: fitted.scores(rows[some])),
+        "law": ByRow(n, lambda some: layout.law(fitted.drawn_by(rows[some]))),
+        "numbers": numbers.asked("draw"),
+        "tags": tags,
+        "order": layout.order,
+        "additive": layout.additive,
+        "layout": layout,
+    }
 
 
 class _Redraw:

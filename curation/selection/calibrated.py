@@ -97,12 +97,13 @@ def _known(
     k = fitted.clusters.k
     place = fitted.clusters.rank.astype(np.int64) * min(cells, k) // k
     columns, totals, names = [], [], []
-    for kind in (Kind("clusters", place[rows.cluster], min(cells, k)), *kinds):
+    clusters = Kind("clusters", place[np.asarray(rows.cluster)], min(cells, k))
+    for kind in (clusters, *kinds):
         counts = np.bincount(kind.codes, minlength=kind.number)
         for one in np.flatnonzero(counts):
             columns.append((kind.codes[drawn] == one).astype(np.float64))
             totals.append(float(counts[one]))
             names.append(f"{kind.name} {one}")
     columns.append(rows.proxy[drawn])
-    totals.append(float(rows.proxy.sum()))
+    totals.append(rows.proxy_total())
     return np.stack(columns, axis=1), np.array(totals), [*names, "proxy total"]

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import sampling
+from curation.memory import Plan
 from curation.sampling.shares import draw_by_group
 from curation.selection.fit import Borders, Fitted, PerRow
 from curation.selection.inputs import Labels
+from curation.selection.layout import Layout
 from curation.selection.table import Space
 
 Floats = NDArray[np.float64]
@@ -42,6 +44,11 @@ class Drawing:
         Of the rows, where given.
     borders
         Of an earlier selection's strata, which are kept; None: they are cut anew.
+    layout
+        Order and law on disk, where there are too many rows to hold them: the arrays of length n
+        then are not arrays, but give numbers when indexed, and are one for ``np.asarray``.
+    needs
+        What was thought to be needed of memory.
     """
 
     fitted: Fitted
@@ -63,6 +70,8 @@ class Drawing:
     groups: Labels | None
     redraw: Any = field(repr=False)
     borders: Borders | None = None
+    layout: Layout | None = None
+    needs: Plan | None = None
 
     @property
     def n(self) -> int:
@@ -85,6 +94,8 @@ def draw_from(state: Drawing, *, by_group: bool) -> sampling.Draw:
     if by_group and state.groups is not None:
         codes = state.groups.codes
         return draw_by_group(state.design, state.law, codes, state.budget, **how)
+    if state.layout is not None:
+        return state.layout.draw(state.budget, rng, state.numbers, state.cuts())
     return sampling.draw(state.design, state.law, state.budget, cuts=state.cuts(), **how)
 
 

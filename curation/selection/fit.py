@@ -11,8 +11,16 @@ from curation import clustering, sampling
 from curation.progress import track
 from curation.sampling import constants as spread
 from curation.sampling import guard, proxies
+from curation.selection.columns import Column, column, pieces
 from curation.selection.inputs import Numbers, Score
-from curation.selection.table import Table, View
+from curation.selection.per_row import (
+    PerRow,
+    find_tags,
+    smallest,
+    sorted_by,
+    to_medoids,
+)
+from curation.selection.table import MemoryTable, Table, View
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -35,29 +43,6 @@ class Settings:
     z: int = 2
     sample_per_centroid: int = 64
     iterations: int = 20
-
-
-@dataclass(frozen=True)
-class PerRow:
-    """What is known of every row.
-
-    Attributes
-    ----------
-    cluster
-        (n,) int32.
-    distance
-        (n,) float64 v: distance to the medoid to the power z.
-    proxy
-        (n,) float64 l-hat.
-    """
-
-    cluster: NDArray[np.int32]
-    distance: Floats
-    proxy: Floats
-
-    def __getitem__(self, rows: Rows) -> PerRow:
-        """Return some of the rows."""
-        return PerRow(self.cluster[rows], self.distance[rows], self.proxy[rows])
 
 
 @dataclass(frozen=True)
@@ -153,10 +138,8 @@ class Fitted:
         """
         if self.pilot is None:
             return None
-        order = np.argsort(tags, kind="stable")
-        place = np.minimum(np.searchsorted(tags[order], self.pilot_tags), len(tags) - 1)
-        rows = order[place]
-        there = tags[rows] == self.pilot_tags
+        rows = find_tags(tags, self.pilot_tags)
+        there = rows >= 0
         if there.sum() < 2:
             return None
         pilot, p = self.pilot[there], law[rows[there]]
@@ -205,8 +188,16 @@ class Fitted:
         tags
             (m,) numbers that stand for their ids.
         """
+        return sorted_by(self.keys(rows), np.arange(len(tags)), tags)
+
+    def keys(self, rows: PerRow) -> NDArray[np.uint64]:
+        """Return (m,) whole numbers that rows are ordered by before ties are broken.
+
+        Band, rank and distance in one: the bits of floats >= 0 are in the order of the floats.
+        """
         band, rank, near = self._keys(rows)
-        return np.lexsort((tags, near, rank, band)).astype(np.int64)
+        first = band.astype(np.uint64) * np.uint64(self.clusters.k) + rank.astype(np.uint64)
+        return (first << np.uint64(32)) | (near + np.float32(0.0)).view(np.uint32)
 
     def borders(self, rows: PerRow, tags: Floats, starts: Rows, *, budget: int) -> Borders:
         """Return the borders of strata, made for a budget, that begin with the rows `starts`."""
@@ -277,12 +268,20 @@ def above(score: Floats, q: Floats) -> Floats:
 
 def fit_sample(numbers: Numbers, settings: Settings) -> Rows:
     """Return the rows that everything but the scores is fitted on, those k-means takes first."""
-    line = np.argsort(numbers.of("k-means"), kind="stable")
-    return line[: max(settings.k * settings.sample_per_centroid, JUDGED)]
+    wanted = max(settings.k * settings.sample_per_centroid, JUDGED)
+    luck = numbers.asked("k-means")
+    places = pieces(len(luck))
+    blocks = ((np.arange(p.start, p.stop), np.asarray(luck[p])) for p in places)
+    return smallest(blocks, wanted)
 
 
 def fit(
-    table: Table, numbers: Numbers, score: Score | ArrayLike, settings: Settings
+    table: Table,
+    numbers: Numbers,
+    score: Score | ArrayLike,
+    settings: Settings,
+    *,
+    on_disk: bool = False,
 ) -> tuple[Fitted, NDArray[np.int32]]:
     """Cluster the rows, ask for the scores of medoids and pilot rows, and learn the law's parts.
 
@@ -296,13 +295,15 @@ def fit(
         Asked for the medoids, then for the pilot's rows.
     settings
         See :func:`curation.select`.
+    on_disk
+        Whether numbers of all rows are kept in temporary files.
 
     Returns
     -------
     fitted
         What was learned.
     cluster
-        (n,) int32 cluster of each row.
+        (n,) int32 cluster of each row, an array or a :class:`curation.selection.columns.Column`.
     """
     from curation.selection.learn import Learner
 
@@ -314,11 +315,11 @@ def fit(
         min(settings.k, len(for_centroids)),
         iterations=settings.iterations,
         seed=settings.seed,
-        numbers=numbers.of("k-means")[rows[: len(for_centroids)]],
+        numbers=numbers.asked("k-means")[rows[: len(for_centroids)]],
     )
-    ties = numbers.of("medoid")
+    ties = numbers.asked("medoid")
     found = clustering.Summariser(centroids)
-    cluster = np.empty(len(table), dtype=np.int32)
+    cluster = column(len(table), np.int32, on_disk=on_disk)
     with track("assign rows", len(table)) as advance:
         for place, view in table.blocks():
             cluster[place] = found.add(view.points, ties[place])
@@ -326,14 +327,15 @@ def fit(
     clusters = found.finish()
     new = np.zeros(len(centroids), dtype=np.int32)
     new[clusters.kept] = np.arange(clusters.k, dtype=np.int32)
-    cluster = new[cluster]
+    for place in pieces(len(cluster)):
+        cluster[place] = new[cluster[place]]
     learner = Learner(table, numbers, settings, clusters, cluster)
     return learner.learn(score, sample), cluster
 
 
-def assign(fitted: Fitted, table: Table) -> NDArray[np.int32]:
+def assign(fitted: Fitted, table: Table, *, on_disk: bool = False) -> NDArray[np.int32]:
     """Return (n,) the cluster of each row of a table, by the centroids that were fitted."""
-    cluster = np.empty(len(table), dtype=np.int32)
+    cluster: NDArray[np.int32] = column(len(table), np.int32, on_disk=on_disk)
     with track("assign rows", len(table)) as advance:
         for place, view in table.blocks():
             cluster[place], _ = clustering.assign(view.points, fitted.clusters.centroids)
@@ -343,22 +345,19 @@ def assign(fitted: Fitted, table: Table) -> NDArray[np.int32]:
 
 def measure(fitted: Fitted, table: Table, cluster: NDArray[np.int32]) -> PerRow:
     """Return each row's distance to its medoid and its proxy; no score is asked for."""
-    distance = np.empty(len(table))
-    proxy = np.empty(len(table))
+    on_disk = isinstance(cluster, Column)
+    distance = column(len(table), np.float64, on_disk=on_disk)
+    proxy = column(len(table), np.float64, on_disk=on_disk)
+    # the other way round than when they were assigned: what was read last is still in the cache
+    blocks = table.blocks_backwards() if isinstance(table, MemoryTable) else table.blocks()
     with track("estimate scores", len(table)) as advance:
-        for place, view in table.blocks():
+        for place, view in blocks:
             own = cluster[place]
-            distance[place] = to_medoid(view.points, fitted.clusters.medoids[own], fitted.z)
+            distance[place] = to_medoids(view.points, fitted.clusters.medoids, own, fitted.z)
             block = proxies.Block(view.points, own, covariates(fitted.hardness, view))
             proxy[place] = fitted.proxy.predict(block)
             advance(len(view.rows))
     return PerRow(cluster, distance, proxy)
-
-
-def to_medoid(points: Vectors, medoids: Vectors, z: int) -> Floats:
-    """Return (m,) distances to the power z."""
-    squares = clustering.squared_distance(points, medoids)
-    return squares if z == 2 else np.sqrt(squares)
 
 
 def covariates(hardness: clustering.Hardness | None, view: View) -> Floats:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,6 +111,23 @@ def read_groups(groups: ArrayLike | None, n: int) -> Labels | None:
     return read_labels(_of_length(groups, n, "groups").astype(str), n)
 
 
+class RowIds:
+    """The numbers of n rows as their ids, without an array of them."""
+
+    def __init__(self, rows: int) -> None:
+        self.shape = (rows,)
+
+    def __len__(self) -> int:
+        """Return n."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Rows) -> Rows:
+        """Return the ids of a slice or of an array of rows."""
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(len(self)), dtype=np.int64)
+        return np.asarray(rows, dtype=np.int64)
+
+
 def read_ids(ids: ArrayLike | None, n: int) -> NDArray[np.generic]:
     """Return the rows' identities: the caller's, or their numbers.
 
@@ -129,12 +149,13 @@ def read_ids(ids: ArrayLike | None, n: int) -> NDArray[np.generic]:
         known = raw.astype(str)
     else:
         raise ValueError(f"ids must be whole numbers or text, got an array of {raw.dtype}")
-    order = np.argsort(known, kind="stable")
-    same = np.flatnonzero(known[order][1:] == known[order][:-1])
+    line = np.sort(known)
+    same = np.flatnonzero(line[1:] == line[:-1])
     if len(same):
-        one, two = sorted(order[same[0] : same[0] + 2].tolist())
+        double = line[same[0]]
+        one, two = np.flatnonzero(known == double)[:2].tolist()
         raise ValueError(
-            f"rows {one} and {two} have the same id {known[one].item()!r}; ids must be unique, "
+            f"rows {one} and {two} have the same id {double.item()!r}; ids must be unique, "
             "because a row's random number belongs to its id"
         )
     return known
@@ -159,6 +180,69 @@ class Numbers:
     def of(self, purpose: str) -> Floats:
         """Return (n,) numbers in (0, 1)."""
         return permanent_random_numbers(self.ids, seed=self.seed, purpose=purpose)
+
+    def asked(self, purpose: str) -> Floats:
+        """Return what gives the numbers of some rows when indexed by them."""
+        return self.of(purpose)
+
+
+@dataclass(frozen=True)
+class OnDemand:
+    """Permanent random numbers that are made when they are asked for, not kept.
+
+    Attributes
+    ----------
+    ids
+        (n,) an array, or :class:`RowIds`.
+    seed, purpose
+        What they are for.
+    """
+
+    ids: Any
+    seed: int
+    purpose: str
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.ids)
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Return the numbers of a slice, of an array of rows, or of one row."""
+        if isinstance(rows, int | np.integer):
+            return self[np.array([rows])][0]
+        some = np.asarray(self.ids[rows])
+        flat = permanent_random_numbers(some.ravel(), seed=self.seed, purpose=self.purpose)
+        return flat.reshape(some.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
+        """Return all numbers in memory."""
+        return np.asarray(self[:], dtype=dtype)
+
+
+@dataclass(frozen=True)
+class NumbersOnDemand(Numbers):
+    """Permanent random numbers of so many rows that no set of them is kept in memory."""
+
+    ids: Any
+
+    def tags(self) -> Floats:
+        """Return what gives the numbers that stand for the ids of some rows."""
+        return cast(Floats, OnDemand(self.ids, 0, "identity"))
+
+    def asked(self, purpose: str) -> Floats:
+        """Return what gives the numbers of some rows."""
+        return cast(Floats, OnDemand(self.ids, self.seed, purpose))
+
+    def of(self, purpose: str) -> Floats:
+        """Return (n,) numbers in (0, 1), in memory."""
+        return np.asarray(self.asked(purpose))
+
+
+def read_numbers(ids: ArrayLike | None, n: int, seed: int, *, on_disk: bool) -> Numbers:
+    """Return the permanent random numbers of rows, kept in memory or not; see :func:`read_ids`."""
+    if not on_disk:
+        return Numbers(read_ids(ids, n), seed)
+    return NumbersOnDemand(RowIds(n) if ids is None else read_ids(ids, n), seed)
 
 
 def read_seed(seed: int) -> int:
@@ -218,11 +302,21 @@ def mean_norm(embeddings: Vectors) -> float:
 def reader(embeddings: object, *, block_mib: int) -> clustering.Points:
     """Return embeddings as points that are read block by block."""
     source = embeddings
-    if isinstance(embeddings, Sequence):
+    if isinstance(embeddings, str | PathLike):
+        source = _mapped(Path(embeddings))
+    elif isinstance(embeddings, Sequence):
         source = np.asarray(embeddings)
     if isinstance(source, np.ndarray) and source.dtype.kind not in "fiub":
         raise ValueError(f"embeddings must be numbers, got an array of {source.dtype}")
     return clustering.Points(source, block_mib=block_mib)  # type: ignore[arg-type]
+
+
+def _mapped(path: Path) -> NDArray[np.generic]:
+    """Return the array of an .npy file as a memory map."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path}: expected the path of an .npy file of numbers: {error}") from None
 
 
 def _of_length(values: ArrayLike, n: int, what: str) -> NDArray[np.generic]:

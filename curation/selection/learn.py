@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from curation import clustering, sampling
 from curation.sampling import constants as spread
 from curation.sampling import guard, proxies
-from curation.selection.fit import JUDGED, Fitted, Settings, covariates, to_medoid
+from curation.selection.columns import pieces
+from curation.selection.fit import JUDGED, Fitted, Settings, covariates
 from curation.selection.inputs import Numbers, Score, ask
+from curation.selection.per_row import smallest, to_medoid
 from curation.selection.table import HEAD_ROWS, Table, View
 
 Floats = NDArray[np.float64]
@@ -121,7 +124,7 @@ class Learner:
 
     def _query(self, score: Score | ArrayLike, hardness: clustering.Hardness | None) -> _Asked:
         """Ask for the scores of the medoids, then of pilot rows, in an order of the rows' own."""
-        numbers = self.numbers.of("pilot")
+        numbers = self.numbers.asked("pilot")
         medoids, n = self.clusters.medoid_rows, len(self.table)
         own = ask(score, medoids, n)
         pilot, weight = self._pilot_rows(numbers, own)
@@ -144,37 +147,55 @@ class Learner:
         cluster at all. Constants per cluster need so many in every cluster instead.
         """
         settings = self.settings
-        free = np.ones(len(self.table), dtype=bool)
-        free[self.clusters.medoid_rows] = False
-        line = np.flatnonzero(free)
         if settings.constants in spread.PER_CLUSTER:
+            line = np.concatenate([rows for rows, _ in self._free()])
             return self._pilot_per_cluster(line[np.argsort(numbers[line], kind="stable")])
         needed = (
             settings.proxy in ("auto", "regression")
             or settings.mix == "auto"
             or settings.constants != "balanced"
         )
-        wanted = min(max(LEAST_PILOT, self.clusters.k // 2), len(line))
+        free = len(self.table) - self.clusters.k
+        wanted = min(max(LEAST_PILOT, self.clusters.k // 2), free)
         if not needed or wanted == 0:
-            return line[:0], np.empty(0)
+            return np.empty(0, dtype=np.int64), np.empty(0)
         sizes = self.clusters.sizes
         balanced = sampling.balanced_constant(
             np.array([medoid_scores @ sizes]), np.array([self.clusters.medoid_cost.sum()])
         )
         per_row = medoid_scores + balanced * self.clusters.medoid_cost / sizes
-        law = sampling.law(per_row[self.cluster[line]], mix=0.5)
-        pi = sampling.inclusion_probabilities(law, wanted)
-        # Pareto sampling: the smallest ranks, certain rows first
-        odds = numbers[line] / (1.0 - numbers[line])
-        rank = np.where(pi >= 1.0, 0.0, odds * (1.0 - pi) / pi)
-        chosen = np.argsort(rank, kind="stable")[:wanted]
-        return line[chosen], 1.0 / pi[chosen]
+        total = sum(float(per_row[cluster].sum()) for _, cluster in self._free())
+        even = np.full(len(per_row), 1.0 / free)
+        law = 0.5 * (per_row / total if total > 0.0 else even) + 0.5 / free
+        chance = sampling.find_inclusion(lambda: (law[own] for _, own in self._free()), wanted)
+        pi = chance(law)
+
+        def ranks() -> Iterator[tuple[Rows, Floats]]:
+            # Pareto sampling: the smallest ranks, certain rows first
+            for rows, own in self._free():
+                luck = numbers[rows]
+                odds = luck / (1.0 - luck)
+                yield rows, np.where(pi[own] >= 1.0, 0.0, odds * (1.0 - pi[own]) / pi[own])
+
+        chosen = smallest(ranks(), wanted)
+        return chosen, 1.0 / pi[self.cluster[chosen]]
+
+    def _free(self) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
+        """Yield the rows that are no medoids, and their clusters, some at a time."""
+        medoids = np.sort(self.clusters.medoid_rows)
+        for place in pieces(len(self.table)):
+            free = np.ones(place.stop - place.start, dtype=bool)
+            low, high = np.searchsorted(medoids, [place.start, place.stop])
+            free[medoids[low:high] - place.start] = False
+            rows = np.flatnonzero(free)
+            yield place.start + rows, self.cluster[place][rows]
 
     def _pilot_per_cluster(self, line: Rows) -> tuple[Rows, Floats]:
         """Take the first rows of a line in every cluster."""
         k = self.clusters.k
-        line = line[np.argsort(self.cluster[line], kind="stable")]
-        own = self.cluster[line]
+        cluster = np.asarray(self.cluster)
+        line = line[np.argsort(cluster[line], kind="stable")]
+        own = cluster[line]
         start = np.searchsorted(own, np.arange(k))
         chosen = line[np.arange(len(line)) - start[own] < spread.pilot_rows_per_cluster(k)]
         number = np.bincount(self.cluster[chosen], minlength=k)

@@ -15,6 +15,7 @@ from curation.sampling.stratified import DRAWS_PER_STRATUM
 from curation.selection.calibrated import Calibrated, Kind, calibrate
 from curation.selection.drawing import Drawing, draw_from, law_of
 from curation.selection.fit import Borders
+from curation.selection.per_row import find_tags
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +48,8 @@ class Selection:
     certificate
         A-priori bound on the error of the estimated total score.
     diagnostics
-        Smoothness, constants, effective sample size, design effect, coverage per cluster.
+        Smoothness, constants, effective sample size, design effect, coverage per cluster, bytes of
+        memory that were thought to be needed.
     cluster, score
         (m,) cluster and sensitivity score of each chosen row.
     """
@@ -122,7 +124,7 @@ class Selection:
             return sampling.estimate_total(own, self._draw, level=level)
         if method == "difference":
             return sampling.estimate_difference(
-                own, proxy[drawn], float(proxy.sum()), self._draw, level=level
+                own, proxy[drawn], self._state.rows.proxy_total(), self._draw, level=level
             )
         if method == "calibrated":
             known = self._calibrated()
@@ -180,7 +182,7 @@ class Selection:
             "chosen": chosen,
             "reason": str(self.reason[place]) if chosen else "not drawn",
             "cluster": cluster,
-            "cluster_size": int(np.count_nonzero(state.rows.cluster == cluster)),
+            "cluster_size": int(np.count_nonzero(np.asarray(state.rows.cluster) == cluster)),
             "distance": float(state.rows.distance[row]),
             "medoid": self._medoid(cluster),
             "medoid_score": float(state.fitted.medoid_scores[cluster]),
@@ -194,7 +196,9 @@ class Selection:
         return told
 
     def _probability(self, row: int) -> float:
-        known = self._draw.probabilities
+        known, inclusion = self._draw.probabilities, self._draw.inclusion
+        if inclusion is not None:
+            return float(inclusion(self._state.law[np.array([row])])[0])
         return float("nan") if known is None else float(known[row])
 
     def _borders(self) -> Borders | None:
@@ -207,8 +211,9 @@ class Selection:
 
     def _medoid(self, cluster: int) -> int | None:
         """Return the row of a cluster's medoid; None if it is not among the rows any more."""
-        found = np.flatnonzero(self._state.tags == self._state.fitted.medoid_tags[cluster])
-        return int(found[0]) if len(found) else None
+        tag = self._state.fitted.medoid_tags[cluster : cluster + 1]
+        row = int(find_tags(self._state.tags, tag)[0])
+        return row if row >= 0 else None
 
     def at_budget(self, budget: int) -> Selection:
         """Return the selection of another number of rows; nothing is clustered or asked for again.
@@ -275,19 +280,20 @@ class Selection:
             return smooth.uniform_error * float(np.sqrt((1.0 - budget / n) / budget))
         grown = n / float(pilot.weight.sum())  # since the pilot's rows were asked for
         scale = max(grown * float(pilot.weight @ pilot.score), 1e-300)
-        total = float(state.fitted.drawn_by(state.rows).sum())
+        total = self._raised_total()
         flat = design == "stratified_uniform"
         law = state.fitted.law_of_pilot(total=0.0 if flat else total, rows=n)
         parts = grown * guard.contributions(pilot, law, design)
         if design == "iid":
             return float(np.sqrt(parts.sum() / budget)) / scale
-        chance = sampling.inclusion_probabilities(state.law, budget)
-        rest = float(state.law[chance < 1.0].sum())
+        laws, order = np.asarray(state.law), np.asarray(state.order)
+        chance = sampling.inclusion_probabilities(laws, budget)
+        rest = float(laws[chance < 1.0].sum())
         pace = (budget - int((chance >= 1.0).sum())) / rest if rest > 0.0 else np.inf
         pi = np.minimum(pace * law, 1.0)
         variance = float((parts * law * (1.0 - pi) / pi).sum())
         if design not in guard.UNSTRATIFIED and rest > 0.0:
-            walk = state.order[chance[state.order] < 1.0]
+            walk = order[chance[order] < 1.0]
             strata = max(1, round(float(chance[walk].sum()) / DRAWS_PER_STRATUM))
             left = 1.0 - chance[walk]
             variance += float(
@@ -296,6 +302,13 @@ class Selection:
                 )
             )
         return float(np.sqrt(variance)) / scale
+
+    def _raised_total(self) -> float:
+        """Sum of what the law is proportional to before mixtures."""
+        state = self._state
+        if state.layout is not None:
+            return state.layout.total
+        return float(state.fitted.drawn_by(state.rows).sum())
 
     def to_frame(self) -> pl.DataFrame:
         """Return the selection as a polars frame, one row per chosen row."""
@@ -355,6 +368,7 @@ def make_selection(state: Drawing, *, by_group: bool = False) -> Selection:
             else 0.0,
             "design_effect": sampling.design_effect(weights) if len(weights) else 1.0,
             "coverage": _coverage(state, chosen),
+            "memory_needed": {} if state.needs is None else state.needs.as_dict(),
         },
         cluster=state.rows.cluster[chosen],
         score=state.scores[chosen],

@@ -122,6 +122,11 @@ class MemoryTable:
         for place, block in self.source.blocks():
             yield place, self._view(np.arange(place.start, place.stop), block)
 
+    def blocks_backwards(self) -> Iterator[tuple[slice, View]]:
+        """Yield the same blocks, the last one first where that saves reading."""
+        for place, block in self.source.blocks(backwards=self.source.mapped is not None):
+            yield place, self._view(np.arange(place.start, place.stop), block)
+
     def take(self, rows: Rows) -> View:
         """Return rows in any order."""
         return self._view(rows, self.source.take(rows))

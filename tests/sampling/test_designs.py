@@ -174,7 +174,7 @@ def pareto_frequencies(pi, size, copies, *, adjusted):
     ranking = np.log(numbers / (1 - numbers) * (1 - chance) / chance)
     if adjusted:
         ranking = strata._ranking(chance, stratum, sizes, numbers)
-    chosen = strata._smallest(ranking, stratum, sizes)
+    chosen = strata.smallest(ranking, stratum, sizes)
     assert np.all(np.bincount(chosen // rows) == size)
     return np.bincount(chosen % rows, minlength=rows) / copies
 
