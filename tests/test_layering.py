@@ -13,20 +13,21 @@ import curation
 
 ROOT = Path(curation.__file__).parent
 DOMAIN = {"sources", "encoders", "clustering", "sampling", "models", "reporting"}
-BASE = {"config", "nearest", "products", "store", "progress", "threads"}
+BASE = {"config", "memory", "nearest", "products", "store", "progress", "threads"}
 # what each part may import from the package, besides itself
 ALLOWED = {
     **dict.fromkeys(DOMAIN, BASE),
     "config": {"config_source", "schema"},
     "config_source": {"schema"},
     "schema": set(),
+    "memory": set(),
     "progress": set(),
     "threads": set(),
     "nearest": {"threads"},
     "products": {"threads"},
     "store": set(),
     "registry": {"config"},
-    "selection": {"clustering", "sampling", "progress"},
+    "selection": {"clustering", "sampling", "memory", "products", "progress", "threads"},
     "locks": {"store"},
     "baselines": {"clustering", "sampling", "selection"},
     "holdout": set(),
