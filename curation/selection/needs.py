@@ -19,7 +19,7 @@ COPIES = 2.5  # of the sample: as it is read, as it is clustered, and what is wo
 LEARNT_ON = 4000  # rows at least
 # Bytes per row, held in arrays: what is drawn by (68) and what the draw needs while it is made.
 IN_MEMORY = 180
-ON_DISK = 36  # bytes per row in temporary files, six more columns while rows are ordered
+ON_DISK = 60  # bytes per row in temporary files while rows are ordered; 36 are kept
 PIECES = 24  # arrays of numbers of the rows that are worked on at a time
 PER_DRAW = 500  # bytes: candidates of all strata, and the rows drawn
 BETWEEN = 24  # MiB that threads leave behind on their way through a block
