@@ -39,12 +39,21 @@ def _ratios(results: Results) -> Grid:
     rows = []
     for name in PARTS:
         for one in results.get(name, {}).get("ratios", []):
-            sign = "≥" if one["at_least"] else "≤"
             verdict = "met" if one["met"] else "**missed**"
+            told = (_bound(one), verdict) if _wanted(one) else ("-", "told")
             words = (f"`{name}`", _cell(one["name"]), _cell(one["note"]))
-            rows.append((*words, f"{one['value']:.3g}", f"{sign} {one['bound']:g}", verdict))
+            rows.append((*words, f"{one['value']:.3g}", *told))
     head = ("part", "ratio", "", "measured", "target", "")
     return Grid("Ratios", head, rows, left=3)
+
+
+def _wanted(ratio: dict[str, Any]) -> bool:
+    """Return whether a ratio has a target, or is only told."""
+    return 0.0 < ratio["bound"] < float("inf")
+
+
+def _bound(ratio: dict[str, Any]) -> str:
+    return f"{'≥' if ratio['at_least'] else '≤'} {ratio['bound']:g}"
 
 
 def _machines(results: Results) -> Grid:
@@ -157,7 +166,7 @@ def draw_all(results: Results, folder: Path) -> list[Path]:
 def _draw_ratios(results: Results) -> Any:
     """Bars on a log axis from 1, with a tick where the target is."""
     bars = [(name, one) for name in PARTS for one in results.get(name, {}).get("ratios", [])]
-    bars = [(name, one) for name, one in bars if one["value"] > 0 and one["bound"] > 0][::-1]
+    bars = [(name, one) for name, one in bars if one["value"] > 0 and _wanted(one)][::-1]
     if not bars:
         return None
     figure, axes = _figure(9.0, 1.2 + 0.28 * len(bars))
@@ -166,9 +175,8 @@ def _draw_ratios(results: Results) -> Any:
     axes.barh(range(len(bars)), [v - 1.0 for v in values], left=1.0, color=colours, height=0.6)
     for at, (_, one) in enumerate(bars):
         axes.plot([one["bound"]] * 2, [at - 0.45, at + 0.45], color="k", linewidth=1.6)
-        mark = "≥" if one["at_least"] else "≤"
         axes.annotate(
-            f"{one['value']:.3g}  ({mark} {one['bound']:g})",
+            f"{one['value']:.3g}  ({_bound(one)})",
             (max(one["value"], one["bound"], 1.0), at),
             xytext=(5, -3),
             textcoords="offset points",
@@ -208,21 +216,6 @@ def _draw_select(results: Results) -> Any:
     return figure
 
 
-def _draw_memory(results: Results) -> Any:
-    """Memory of the run over rows on disk, second by second."""
-    series = results.get("scale", {}).get("figures", {}).get("memory")
-    if not series:
-        return None
-    figure, axes = _figure(8.0, 3.5)
-    for label, points in series.items():
-        axes.plot([at for at, _ in points], [mib for _, mib in points], label=label)
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("MiB")
-    axes.set_ylim(bottom=0.0)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     import matplotlib.pyplot as plt
 
@@ -234,5 +227,4 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 PLOTS: dict[str, Callable[[Results], Any]] = {
     "ratios": _draw_ratios,
     "select": _draw_select,
-    "memory": _draw_memory,
 }

@@ -202,18 +202,21 @@ def results():
         "rows": 1234.5,
         "selectors": [row("ours", [1.0, 2.0]), row("coreax", [9.0], reasons=("why",))],
     }
-    kept = {"ratios": [{**vars(ratio), "met": ratio.met}], "machine": {"python": "3"}}
+    told = Ratio("only told", 5.0, float("inf"), at_least=False)
+    ratios = [{**vars(one), "met": one.met} for one in (ratio, told)]
+    kept = {"ratios": ratios, "machine": {"python": "3"}}
     return {"select": kept | {"figures": figures, "seconds": {"w": {"s": [1.0, 3.0]}}}}
 
 
 def test_tables_and_plots_of_a_page(tmp_path):
     page = tmp_path / "performance.md"
     tables = performance.grids(results())
-    page.write_text("".join(f"<!-- table: {name} -->\nold\n<!-- end -->\n" for name in tables))
+    page.write_text("".join(f"<!-- table: {name} -->\nstale\n<!-- end -->\n" for name in tables))
     performance.write(results(), page)
     text = page.read_text()
-    assert "old" not in text
+    assert "stale" not in text
     assert "| `select` | a / b &lt; c | n | 3 | ≥ 1 | met |" in text
+    assert "| `select` | only told |  | 5 | - | told |" in text
     assert "| kernel herding | coreax | why |" in text
     assert "| `select` | rows | 1,234 |" in text
     for grid in tables.values():
