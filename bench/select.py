@@ -114,6 +114,7 @@ class Measure:
             "rows": rows,
             "seconds": [one["seconds"] for one in theirs[:timed]],
             "ours": [one["seconds"] for one in mine],
+            "ours_cpu": statistics.median(one["cpu"] for one in mine),
             "cpu": statistics.median(one["cpu"] for one in theirs[:timed]),
             "mib": max(one["mib"] for one in theirs[:timed]),
             "distance": distance,
@@ -193,6 +194,7 @@ def ratios(rows: Sequence[Row], full: int, limit: float) -> list[Ratio]:
         value = statistics.median(row["seconds"]) / statistics.median(row["ours"])
         pairs = [a / b for a, b in zip(row["seconds"], row["ours"], strict=True)]
         note = f"single rounds {min(pairs):.3g} to {max(pairs):.3g}"
+        note += f"; in CPU seconds {row['cpu'] / row['ours_cpu']:.3g}"
         if row["rows"] < full:
             note = f"at {row['rows']:,} rows against ours at {full:,}; " + "; ".join(row["reasons"])
             if any(

@@ -93,6 +93,7 @@ def row(name: str, seconds: list[float], *, rows: int = 100, reasons: tuple[str,
         "rows": rows,
         "seconds": seconds,
         "ours": [1.0] * len(seconds),
+        "ours_cpu": 2.0,
         "cpu": 1.0,
         "mib": 3.0,
         "distance": 0.9,
@@ -116,6 +117,7 @@ def test_ratios_of_selectors():
     found = {one.name: one for one in select.ratios(rows, 100, 120.0)}
     assert [one.value for one in found.values()] == [120.0, 7.0, 0.5, 9.0]
     last = list(found.values())[-1]
+    assert last.note == "single rounds 9 to 9; in CPU seconds 0.5"
     assert (last.name, last.bound) == ("numpy k-center greedy / ours", 8.0)
     assert [one.met for one in found.values()] == [True, True, False, True]
     assert "all pairs are 9 GiB" in found["apricot-select facility location, lazy / ours"].note
