@@ -176,6 +176,27 @@ def results_of(part: str) -> Path:
     return (RESULTS / "quick" if quick() else RESULTS) / f"{part}.json"
 
 
+def keep(
+    part: str,
+    ratios: list[Ratio],
+    *,
+    timings: Mapping[str, Timings] | None = None,
+    figures: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the results so far, as :func:`finish` does, and return their file."""
+    path = results_of(part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "machine": dict(before or machine()),
+        "figures": dict(figures or {}),
+        "seconds": {name: timed.seconds for name, timed in (timings or {}).items()},
+        "ratios": [{**asdict(one), "met": one.met} for one in ratios],
+    }
+    path.write_text(json.dumps(kept, indent=1, default=float))
+    return path
+
+
 def finish(
     part: str,
     ratios: list[Ratio],
@@ -200,15 +221,7 @@ def finish(
     show_figures
         Whether the figures are printed as they are, or the part has printed them itself.
     """
-    path = results_of(part)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {
-        "machine": dict(before or machine()),
-        "figures": dict(figures or {}),
-        "seconds": {name: timed.seconds for name, timed in (timings or {}).items()},
-        "ratios": [{**asdict(one), "met": one.met} for one in ratios],
-    }
-    path.write_text(json.dumps(kept, indent=1, default=float))
+    path = keep(part, ratios, timings=timings, figures=figures, before=before)
     for name, timed in (timings or {}).items():
         print(f"\n{name}")
         for side, seconds in timed.seconds.items():

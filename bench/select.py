@@ -86,7 +86,7 @@ class Measure:
             return [first], [ours.run(0)], 1
         theirs: list[Row] = []
         mine: list[Row] = []
-        for turn in range(harness.REPEATS):
+        for turn in range(self.settings["repeats"]):
             order = ((side, theirs), (ours, mine))
             for one, kept in order if turn % 2 == 0 else order[::-1]:
                 kept.append(one.run(turn))
@@ -208,14 +208,11 @@ def ratios(rows: Sequence[Row], full: int, limit: float) -> list[Ratio]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, keep and print; return 1 when a ratio falls short."""
-    parser = argparse.ArgumentParser(prog="python -m bench.select", description=__doc__)
-    parser.add_argument("--only", default="", help=f"some of {', '.join(PEERS)}")
-    names = [name for name in parser.parse_args(arguments).only.split(",") if name]
-    for name in names:
-        if name not in PEERS:
-            parser.error(f"no selector is called {name!r}; known: {', '.join(PEERS)}")
-    settings = QUICK if harness.quick() else FULL
+    names, repeats = _options(arguments)
+    settings = (QUICK if harness.quick() else FULL) | {"repeats": repeats}
     before, rate = harness.machine(), harness.product_rate()
+    figures = {"rows": settings["rows"], "budget": settings["budget"]}
+    figures["product_seconds"] = settings["rows"] * 384 * settings["budget"] / rate
     kept = {row["name"]: row for row in _kept(settings)} if names else {}
     with tempfile.TemporaryDirectory() as folder:
         measure = Measure(settings, Path(folder))
@@ -224,13 +221,26 @@ def main(arguments: list[str] | None = None) -> int:
             for name in names or PEERS:
                 print(f"{name} ...", file=sys.stderr, flush=True)
                 kept[name] = measure.row(name, ours)
-    rows = [kept[name] for name in PEERS if name in kept]
+                rows = [kept[one] for one in PEERS if one in kept]
+                found = ratios(rows, settings["rows"], settings["limit"])
+                figures["selectors"] = rows  # kept at once: what comes later may take an hour
+                harness.keep("select", found, figures=figures, before=before)
     for row in rows:
         _say(row)
-    figures = {"rows": settings["rows"], "budget": settings["budget"], "selectors": rows}
-    figures["product_seconds"] = settings["rows"] * 384 * settings["budget"] / rate
-    found = ratios(rows, settings["rows"], settings["limit"])
     return harness.finish("select", found, figures=figures, before=before, show_figures=False)
+
+
+def _options(arguments: list[str] | None) -> tuple[list[str], int]:
+    """Return the selectors that are asked for (none: all of them) and the number of rounds."""
+    parser = argparse.ArgumentParser(prog="python -m bench.select", description=__doc__)
+    parser.add_argument("--only", default="", help=f"some of {', '.join(PEERS)}")
+    parser.add_argument("--rounds", type=int, default=harness.REPEATS)
+    asked = parser.parse_args(arguments)
+    names = [name for name in asked.only.split(",") if name]
+    for name in names:
+        if name not in PEERS:
+            parser.error(f"no selector is called {name!r}; known: {', '.join(PEERS)}")
+    return names, asked.rounds
 
 
 def _kept(settings: dict[str, Any]) -> list[Row]:
