@@ -72,11 +72,11 @@ def _bytes_are_faster() -> bool:
     rows, width, columns = _TRIED
     left = np.ones((rows, width), dtype=np.float32)
     right = np.ones((width, columns), dtype=np.float32)
-    narrow = left.astype(np.int8), as_right(right.T.astype(np.int8))
+    few, many = left.astype(np.int8), Right(right.T.astype(np.int8), use_bytes=True)
     out = np.empty((rows, columns), dtype=np.int32)
     wide = np.empty((rows, columns), dtype=np.float32)
     try:
-        product(*narrow, out=out)
+        many.product(few, out=out)
     except (AttributeError, RuntimeError):  # a build of torch without them
         return False
     del torch
@@ -90,33 +90,41 @@ def _bytes_are_faster() -> bool:
         return min(seconds)
 
     with one_thread():
-        return best(lambda: product(*narrow, out=out)) < 0.7 * best(
+        return best(lambda: many.product(few, out=out)) < 0.7 * best(
             lambda: np.matmul(left, right, out=wide)
         )
 
 
-def as_right(rows: NDArray[np.int8]) -> Any:
-    """Return (k, d) integers as the right side of a product: a (d, k) tensor."""
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(rows)).t()
-
-
-def product(left: NDArray[np.int8], right: Any, *, out: NDArray[np.int32]) -> None:
-    """Write the product of (m, d) and (d, k) one-byte integers to (m, k) `out`, exactly.
+class Right:
+    """One-byte integers as the right side of products, exact by either kind of arithmetic.
 
     Parameters
     ----------
-    left
-        C-contiguous.
-    right
-        What :func:`as_right` returned.
-    out
-        C-contiguous; d times 127 squared must fit.
+    rows
+        (k, d) int8, of which products take the transpose.
+    use_bytes
+        Whether they are multiplied as bytes, or as floats that hold the sums exactly.
     """
-    import torch
 
-    torch._int_mm(torch.from_numpy(left), right, out=torch.from_numpy(out))
+    def __init__(self, rows: NDArray[np.int8], *, use_bytes: bool) -> None:
+        self.rows = np.ascontiguousarray(rows)
+        self._right: Any
+        if use_bytes:
+            import torch
+
+            self._right = torch.from_numpy(self.rows).t()
+        else:
+            exact = rows.shape[1] * LEVELS**2 < 2**24
+            self._right = self.rows.T.astype(np.float32 if exact else np.float64)
+
+    def product(self, left: NDArray[np.int8], *, out: NDArray[np.int32]) -> None:
+        """Write the product of (m, d) C-contiguous integers and these to (m, k) `out`."""
+        if isinstance(self._right, np.ndarray):
+            out[:] = left.astype(self._right.dtype) @ self._right
+            return
+        import torch
+
+        torch._int_mm(torch.from_numpy(left), self._right, out=torch.from_numpy(out))
 
 
 @contextmanager

@@ -9,8 +9,7 @@ one is found.
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ Vectors = NDArray[np.float32]
 UNIT = 2.0**-24  # relative rounding error of float32
 SLACK = 1.01  # the bounds themselves are computed in float32
 SCORES = 1 << 19  # scores looked at together: they stay in the cache
+FEWEST = 256  # points that are worth a product of their own
 PAIRS = 2048  # pairs whose distance is computed together
 CROWDED = 24  # candidates to a point beyond which bytes are too coarse
 GIVE_UP = 8  # how often that may be before they are not tried again
@@ -47,8 +47,8 @@ class Closest:
     def __init__(self, centroids: Vectors, *, use_bytes: bool | None = None) -> None:
         self.centroids = np.ascontiguousarray(centroids, dtype=np.float32)
         self.k, self.d = self.centroids.shape
-        self._wide = _Wide.of(self.centroids)
-        self._narrow: _Narrow | None = None
+        self._wide = Wide.of(self.centroids)
+        self._narrow: Narrow | None = None
         self._use_bytes = use_bytes
         self._crowded = 0
         self._scratch = products.Scratch()
@@ -68,32 +68,17 @@ class Closest:
         if not wanted:
             self._narrow = None
         elif self._narrow is None and self._wide.tame and not self.gave_up:
-            self._narrow = _Narrow.of(self._wide)
+            self._narrow = Narrow.of(self._wide)
 
     def __call__(self, points: Vectors) -> Rows:
         """Return (m,) the nearest centroid of each point, the first of equally near ones."""
         found = np.zeros(len(points), dtype=np.int64)
         if self.k == 1 or self._wide.radius == 0.0:
             return found
-        step = min(max(SCORES // self.k, 32), 1024)
+        step = min(max(SCORES // self.k, FEWEST), 1024)
         for start in range(0, len(points), step):
             part = slice(start, start + step)
             found[part] = self._few(points[part])
-        return found
-
-    def near(self, points: Vectors) -> Rows | None:
-        """Return None: points are looked at piece by piece (see ``Grouped``, which has to sort)."""
-
-    def among(self, columns: Rows) -> Closest:
-        """Return a finder of the nearest of some of the centroids, as indices into `columns`.
-
-        It shares what was prepared; `columns` must ascend.
-        """
-        found = copy(self)
-        found.centroids = self.centroids[columns]
-        found.k = len(columns)
-        found._wide = self._wide.among(columns)
-        found._narrow = None if self._narrow is None else self._narrow.among(columns)
         return found
 
     def _few(self, points: Vectors) -> Rows:
@@ -182,7 +167,7 @@ def _distances(
 
 
 @dataclass(frozen=True)
-class _Wide:
+class Wide:
     """Scores in float32.
 
     Attributes
@@ -203,7 +188,8 @@ class _Wide:
     half: float
 
     @classmethod
-    def of(cls, centroids: Vectors) -> _Wide:
+    def of(cls, centroids: Vectors) -> Wide:
+        """Prepare scores of (k, d) centroids."""
         middle = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
         left = np.subtract(centroids, middle, dtype=np.float64)
         half = 0.5 * np.einsum("ij,ij->i", left, left)
@@ -213,10 +199,6 @@ class _Wide:
             right = np.ascontiguousarray(left.T, dtype=np.float32)
             halves = half.astype(np.float32)
         return cls(middle, right, halves, radius, float(np.abs(half).max()))
-
-    def among(self, columns: Rows) -> _Wide:
-        """Return scores of some of the centroids."""
-        return replace(self, right=self.right[:, columns], halves=self.halves[columns])
 
     @property
     def tame(self) -> bool:
@@ -257,7 +239,7 @@ class _Wide:
 
 
 @dataclass(frozen=True)
-class _Narrow:
+class Narrow:
     """Scores in products of one-byte integers.
 
     Points and centroids are extended by a few coordinates whose product is minus half the
@@ -270,10 +252,8 @@ class _Narrow:
     ----------
     middle
         (d,) the centroids' mean.
-    integers
-        (k, d + further) int8 of the centroids.
     right
-        The same as the right side of a product.
+        The centroids' integers, as the right side of a product.
     further, at
         How many coordinates are added, and a point's value there.
     step, radius, error
@@ -281,8 +261,7 @@ class _Narrow:
     """
 
     middle: Vectors
-    integers: NDArray[np.int8]
-    right: Any
+    right: products.Right
     further: int
     at: float
     step: float
@@ -290,7 +269,8 @@ class _Narrow:
     error: float
 
     @classmethod
-    def of(cls, wide: _Wide) -> _Narrow:
+    def of(cls, wide: Wide, *, use_bytes: bool = True) -> Narrow:
+        """Round what float32 scores are made of."""
         left = wide.right.T.astype(np.float64)
         half = -wide.halves.astype(np.float64)
         at = float(np.abs(left).max())
@@ -301,11 +281,9 @@ class _Narrow:
         step = float(np.abs(extended).max()) / products.LEVELS
         whole = np.rint(extended / step)
         error = extended - whole * step
-        integers = whole.astype(np.int8)
         return cls(
             wide.middle,
-            integers,
-            products.as_right(integers),
+            products.Right(whole.astype(np.int8), use_bytes=use_bytes),
             further,
             at,
             step,
@@ -313,39 +291,68 @@ class _Narrow:
             float(np.sqrt(np.einsum("ij,ij->i", error, error).max())),
         )
 
-    def among(self, columns: Rows) -> _Narrow:
-        """Return scores of some of the centroids."""
-        integers = self.integers[columns]
-        return replace(self, integers=integers, right=products.as_right(integers))
+    def candidates(
+        self,
+        points: Vectors,
+        limit: int,
+        scratch: products.Scratch,
+        *,
+        within: Floats | None = None,
+    ) -> Rows | None:
+        """Return which of the scores may be the largest of their row, or None if too many may.
 
-    def candidates(self, points: Vectors, limit: int, scratch: products.Scratch) -> Rows | None:
-        """Return which of the scores may be the largest of their row, or None if too many may."""
+        Parameters
+        ----------
+        points
+            (m, d).
+        limit
+            How many they may be.
+        scratch
+            Room.
+        within
+            (m,) the error of scores apart from rounding; of the bound on that, half
+            is allowed for then.
+        """
         m, d = points.shape
         width = d + self.further
         left = scratch.array("left", (m, width), np.float32)
         np.subtract(points, self.middle, out=left[:, :d])
         left[:, d:] = self.at
         norm = np.sqrt(np.vecdot(left, left))
-        step = np.maximum(left.max(axis=1), -left.min(axis=1)) / np.float32(products.LEVELS)
         if not np.isfinite(norm).all():
             return None
+        step = np.maximum(left.max(axis=1), -left.min(axis=1)) / np.float32(products.LEVELS)
         left *= (np.float32(1.0) / step)[:, None]
         whole = scratch.array("whole", (m, width), np.float32)
         np.rint(left, out=whole)
-        left -= whole
         integers = scratch.array("integers", (m, width), np.int8)
         np.copyto(integers, whole, casting="unsafe")
-        scores = scratch.array("whole scores", (m, self.right.shape[1]), np.int32)
-        products.product(integers, self.right, out=scores)
-        off = np.sqrt(np.vecdot(left, left)) * step + 4.0 * UNIT * norm
-        error = off * self.radius + (norm + off) * self.error
-        error = error.astype(np.float64) + 4.0 * UNIT * norm * self.radius
-        error += (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64)
-        reach = np.ceil(2.0 * SLACK * error / (step.astype(np.float64) * self.step)) + 1.0
+        scores = scratch.array("whole scores", (m, len(self.right.rows)), np.int32)
+        self.right.product(integers, out=scores)
+        left -= whole
+        bound = self._bound(norm, np.sqrt(np.vecdot(left, left)) * step, d)
+        within = bound if within is None else np.hypot(bound / 2.0, within)
+        reach = np.ceil(within / (step.astype(np.float64) * self.step)) + 1.0
         best = scores[np.arange(m), scores.argmax(axis=1)]
         least = best - np.minimum(reach, 1 << 30).astype(np.int32)
         found = np.flatnonzero(_at_least(scores, least, scratch))
         return found if len(found) <= limit else None
+
+    def _bound(self, norm: Vectors, off: Vectors, d: int) -> Floats:
+        """Return (m,) twice the largest error of a score.
+
+        Parameters
+        ----------
+        norm, off
+            (m,) norms of the extended points, and of what rounding took off them.
+        d
+            Coordinates of a point.
+        """
+        off = off + 4.0 * UNIT * norm
+        error = (off * self.radius + (norm + off) * self.error).astype(np.float64)
+        error += 4.0 * UNIT * norm * self.radius
+        error += (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64)
+        return 2.0 * SLACK * error
 
 
 def _at_least(

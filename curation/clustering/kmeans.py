@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.clustering.closest import squared_distance
-from curation.clustering.grouped import finder
+from curation.clustering.leading import finder
 from curation.clustering.lloyd import settle
 from curation.clustering.passes import over
 from curation.clustering.seeding import first_centres
@@ -87,8 +87,8 @@ def assign(
     centroids
         (k, d) float32.
     approximate
-        Whether, of many centroids, a point is compared only with those of groups that are near
-        (:class:`curation.clustering.grouped.Grouped`).
+        Whether, of many centroids, a point is compared only with those that are near along the
+        centroids' leading axes (:class:`curation.clustering.leading.Leading`).
 
     Returns
     -------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.clustering.grouped import finder
+from curation.clustering.leading import finder
 from curation.clustering.passes import over
 
 

@@ -11,7 +11,7 @@ from curation import products
 from curation.clustering.closest import Closest
 
 if TYPE_CHECKING:
-    from curation.clustering.grouped import Grouped
+    from curation.clustering.leading import Leading
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -21,7 +21,7 @@ PIECE_VALUES = 1 << 20  # most float64 values that it leaves behind
 
 
 def over(
-    closest: Closest | Grouped, block: Vectors, *, totals: Floats | None = None
+    closest: Closest | Leading, block: Vectors, *, totals: Floats | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Find the nearest centroid of every point of a block, and add the points to their totals.
 
@@ -53,14 +53,13 @@ def over(
     size = min(PIECE, max(PIECE_VALUES // (d + 1), 16), m)
     room = [np.empty((2 * size, d + 1)) for _ in range(products.ahead() + 1)]
     closest.prepare(m)
-    known = closest.near(points)
     wide = closest.centroids.astype(np.float64)
 
     def one(piece: tuple[int, Floats]) -> tuple[slice, Floats]:
         start, values = piece
         rows = slice(start, min(start + size, m))
         part = points[rows]
-        own = closest(part) if known is None else known[rows]
+        own = closest(part)
         values = values[: 2 * len(part)]
         apart = values[: len(part), :d]
         np.copyto(apart, part)

@@ -123,8 +123,7 @@ class _Float:
 class _Whole:
     """Squared distances between points rounded to whole steps: exact, on any number of threads.
 
-    Products are of one-byte integers, or of the same numbers in float32, which holds the sums
-    exactly; the steps are wide enough for that.
+    The largest coordinate is as many steps as a byte holds.
     """
 
     total = np.int64
@@ -134,26 +133,21 @@ class _Whole:
         self._points = points
         wide = points.astype(np.float32)
         self._squares = np.einsum("ij,ij->i", wide, wide).astype(np.int32)
-        self._right = products.as_right(points) if use_bytes else wide.T
-        self._use_bytes = use_bytes
+        self._right = products.Right(points, use_bytes=use_bytes)
         self._room = np.empty((CANDIDATES, len(points)), dtype=np.int32)
 
     @classmethod
     def of(cls, at_home: Vectors, k: int) -> _Whole:
         """Round (m, d) points whose largest coordinate is 1."""
         m, d = at_home.shape
-        levels = min(products.LEVELS, int(np.sqrt(2.0**24 / d)))
-        whole = np.rint(at_home * np.float32(levels)).astype(np.int8)
+        whole = np.rint(at_home * np.float32(products.LEVELS)).astype(np.int8)
         work = float(m) * k * d * CANDIDATES
         return cls(whole, d / 6.0, use_bytes=products.bytes_pay(work))
 
     def distances(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return (c, m) squared distances of all points to some of them, in steps."""
         found = self._room[: len(rows)]
-        if self._use_bytes:
-            products.product(self._points[rows], self._right, out=found)
-        else:
-            found[:] = self._points[rows].astype(np.float32) @ self._right
+        self._right.product(self._points[rows], out=found)
         found *= -2
         found += self._squares
         found += self._squares[rows, None]

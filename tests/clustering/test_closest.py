@@ -211,3 +211,35 @@ def test_points_too_large_for_float32_squares(rng):
     """Their squares overflow; they are told apart all the same."""
     points = (rng.normal(size=(50, 33)) * 1e30).astype(np.float32)
     assert np.array_equal(found(points, points[:40], True), brute(points, points[:40]))
+
+
+def many_centroids(rng, k=9000, d=96):
+    """Points around more centroids than are looked at one by one, most of them along few axes."""
+    spread = 1.0 / np.sqrt(1.0 + np.arange(d))
+    centroids = rng.normal(size=(k, d)) * spread
+    points = centroids[rng.integers(0, k, 1500)] + 0.3 * rng.normal(size=(1500, d)) * spread
+    return points.astype(np.float32), centroids.astype(np.float32)
+
+
+def test_approximate_assignment_costs_little_more(rng):
+    points, centroids = many_centroids(rng)
+    near, exact = assign(points, centroids, approximate=True), assign(points, centroids)
+    own = ((points.astype(np.float64) - centroids[near[0]]) ** 2).sum(axis=1)
+    assert near[1] == pytest.approx(own, rel=1e-6)
+    assert (near[1] >= exact[1]).all()
+    assert near[1].sum() <= 1.02 * exact[1].sum()
+
+
+@pytest.mark.parametrize("use_bytes", [False, True])
+def test_approximate_assignment_does_not_depend_on_blocks_threads_or_products(
+    rng, monkeypatch, use_bytes
+):
+    points, centroids = many_centroids(rng)
+    points[3] = centroids.mean(axis=0)  # has more candidates than are compared one by one
+    expected = assign(points, centroids, approximate=True)[0]
+    monkeypatch.setattr("curation.products.bytes_pay", lambda _: use_bytes)
+    for threads, size in (("1", 1500), ("2", 400)):
+        monkeypatch.setenv("CURATION_THREADS", threads)
+        blocks = (points[i : i + size] for i in range(0, 1500, size))
+        parts = [assign(block, centroids, approximate=True)[0] for block in blocks]
+        assert np.array_equal(np.concatenate(parts), expected)
