@@ -243,18 +243,21 @@ def _chosen(
             hits = comb(chance, left, start)
             rows = np.concatenate([part.rows for part in parts])
             return rows[hits], chance[hits], np.zeros(len(hits), dtype=np.int64)
-    for near in (NEAR, np.inf):  # most rows are out of the question: hardly ever a second time
+    short = np.zeros(len(sizes), dtype=bool)
+    for _ in range(2):  # most rows are out of the question; where too few are not, all are kept
         kept: list[tuple[Rows, Floats, Strata, Floats]] = []
         for part in _parts(walk, inclusion):
             stratum, own = new[labels(part)], numbers(part.rows)
             if left == 1:
                 ranking = -np.log1p(-own) / part.chance
+                few = np.array([np.argmin(ranking)])
             else:
                 ranking = ranking_of(part.chance, own, stratum, sizes, found.mass, found.slack)
-            few = np.flatnonzero(ranking < near) if left > 1 else [int(np.argmin(ranking))]
+                few = np.flatnonzero((ranking < NEAR) | short[stratum])
             kept.append((part.rows[few], part.chance[few], stratum[few], ranking[few]))
         rows, chance, stratum, ranking = (np.concatenate(one) for one in zip(*kept, strict=True))
-        if not np.any(np.bincount(stratum, minlength=len(sizes)) < sizes):
+        short = np.bincount(stratum, minlength=len(sizes)) < sizes
+        if not short.any():
             break
     chosen = smallest(ranking, stratum, sizes)
     return rows[chosen], chance[chosen], stratum[chosen]

@@ -70,6 +70,7 @@ def test_what_is_kept_on_disk_gives_the_same_rows_and_weights(
     assert np.array_equal(np.asarray(plain._state.order), np.asarray(chosen._state.order))
     assert np.asarray(chosen._state.law) == pytest.approx(plain._state.law, rel=1e-12)
     assert chosen.certificate.radius == pytest.approx(plain.certificate.radius, rel=1e-12)
+    assert chosen.certificate.additive == pytest.approx(plain.certificate.additive, rel=1e-12)
     for row in (0, 7, int(chosen.indices[0])):
         for told, expected in zip(
             chosen.explain(row).values(), plain.explain(row).values(), strict=True
