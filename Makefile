@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-incremental audit
+.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-incremental bench-memory audit
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make bench-select   one part of it: bench-encode, -cluster, -select, -scale, -pipeline'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
 	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
+	@echo 'make bench-memory   bytes of memory a row adds to each stage of the pipeline'
 	@echo 'make audit   known vulnerabilities of the pinned dependencies'
 	@echo 'make clean   remove .venv, .venv-peers and caches (data/ stays)'
 
@@ -115,6 +116,9 @@ bench-regression: $(VENV)/.bench
 
 bench-incremental: $(VENV)/.bench
 	@$(BIN)/python -m bench.incremental
+
+bench-memory: $(VENV)/.dev
+	@$(BIN)/python -m bench.pipeline_memory
 
 # Known vulnerabilities of what constraints.txt pins, by the Python advisory database. Local builds such
 # as torch's +cpu are looked up by their public version.

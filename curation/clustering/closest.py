@@ -25,11 +25,14 @@ UNIT = 2.0**-24  # relative rounding error of float32
 SLACK = 1.01  # the bounds themselves are computed in float32
 SCORES = 1 << 19  # scores looked at together: they stay in the cache
 FEWEST = 256  # points that are worth a product of their own
-PAIRS = 2048  # pairs whose distance is computed together
+PAIRS = 512  # pairs whose distance is computed together
 CROWDED = 24  # candidates to a point beyond which bytes are too coarse
 GIVE_UP = 8  # how often that may be before they are not tried again
 BYTES_FROM = 1 << 22  # multiply-adds of a block below which bytes are not worth their preparation
 NARROW = 32  # points of fewer coordinates, and fewer centroids, gain nothing from bytes
+
+
+_ROOM = products.Scratch()  # for pairs
 
 
 class Closest:
@@ -157,7 +160,10 @@ def _distances(
     found: NDArray[Any] = np.empty(len(rows), dtype=kind)
     for start in range(0, len(rows), PAIRS):
         part = slice(start, start + PAIRS)
-        one, two = points[rows[part]], others[columns[part]]
+        shape = len(rows[part]), points.shape[1]
+        one, two = (_ROOM.array(name, shape, np.float32) for name in ("points", "others"))
+        np.take(points, rows[part], axis=0, out=one, mode="clip")
+        np.take(others, columns[part], axis=0, out=two, mode="clip")
         if kind is np.float64:
             found[part] = squared_distance(one, two)
         else:

@@ -53,7 +53,7 @@ def over(
     size = min(PIECE, max(PIECE_VALUES // (d + 1), 16), m)
     room = [np.empty((2 * size, d + 1)) for _ in range(products.ahead() + 1)]
     closest.prepare(m)
-    wide = closest.centroids.astype(np.float64)
+    wide, scratch = closest.centroids.astype(np.float64), products.Scratch()
 
     def one(piece: tuple[int, Floats]) -> tuple[slice, Floats]:
         start, values = piece
@@ -63,7 +63,8 @@ def over(
         values = values[: 2 * len(part)]
         apart = values[: len(part), :d]
         np.copyto(apart, part)
-        apart -= wide[own]
+        near = scratch.array("centroids", (len(part), d), np.float64)
+        apart -= np.take(wide, own, axis=0, out=near, mode="clip")
         squares = np.vecdot(apart, apart)
         values[: len(part), d] = squares
         with np.errstate(over="ignore"):  # of float64 that float32 does not hold
