@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not asked.show:
         results |= collect([name for name in names if failed.get(name, 0) in (0, 1)])
     if not harness.quick() and not asked.show:
-        KEPT.write_text(json.dumps(results, indent=1, sort_keys=True, default=float) + "\n")
+        KEPT.write_text(json.dumps(results, indent=1, default=float) + "\n")
     if not harness.quick():
         write(results, PAGE)
     return report(results, names, failed)
