@@ -82,7 +82,7 @@ def dataset_of(folder: Path) -> Any:
             "encoder": {"type": "precomputed"},
             "clusters": {"k": CLUSTERS, "block_mib": BLOCK_MIB},
             "selection": {"budget": BUDGET},
-            "evaluation": {"probe_seeds": 2},
+            "evaluation": {"probe_seeds": 2, "all_rows": False},
         }
     )
     return Dataset(config, Store(folder / "store"), folder)

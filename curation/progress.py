@@ -25,6 +25,9 @@ class Listener(Protocol):
     def finish(self, task: int) -> None:
         """Note that `task` has ended, whether or not it was completed."""
 
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+
 
 _listener: ContextVar[Listener | None] = ContextVar("curation_progress", default=None)
 
@@ -56,6 +59,13 @@ def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda amount: current.advance(task, amount)
     finally:
         current.finish(task)
+
+
+def say(line: str) -> None:
+    """Tell whoever listens a line that stays."""
+    current = _listener.get()
+    if current is not None:
+        current.say(line)
 
 
 class LogListener:
@@ -91,3 +101,7 @@ class LogListener:
 
     def finish(self, task: int) -> None:
         """End a piece of work."""
+
+    def say(self, line: str) -> None:
+        """Write a line."""
+        self._write(line)

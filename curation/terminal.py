@@ -144,6 +144,10 @@ class BarListener:
         """Remove a bar."""
         self.progress.remove_task(task)  # type: ignore[arg-type]
 
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.progress.console.print(said(line), highlight=False)
+
 
 def stage_table(rows: list[tuple[str, str, float, str]], *, title: str) -> Table:
     """Return the closing table: asset, status, seconds, what came of it."""

@@ -40,6 +40,7 @@ def run(dataset: str, wait: float) -> None:
     from curation.locks import dataset_lock
     from curation.pipeline.local import instance
     from curation.pipeline.local import run as curate
+    from curation.pipeline.needs import first_told
     from curation.progress import listen
     from curation.sources import SourceError
     from curation.store import StoreError
@@ -54,6 +55,9 @@ def run(dataset: str, wait: float) -> None:
         wait_seconds=wait,
         told=lambda text: console.print(said(text), highlight=False),
     )
+    expected = first_told(bound)
+    if expected is not None:
+        console.print(said(expected), highlight=False)
     try:
         with alone, instance() as dagster, progress(console) as shown, listen(shown):
             result = curate(bound, dagster)

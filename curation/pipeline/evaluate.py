@@ -23,7 +23,7 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.findings import Finding
-from curation.pipeline.people import ROWS_AT_A_TIME, Population
+from curation.pipeline.people import MIB, ROWS_AT_A_TIME, Population
 from curation.pipeline.pilot import (
     fit_score_model,
     inputs_of,
@@ -38,13 +38,14 @@ from curation.pipeline.strata import current_strata
 from curation.pipeline.subset import draw_subset, load_scored
 from curation.pipeline.tables import SUBSET, write_json
 from curation.pipeline.views import evaluation_view
-from curation.progress import track
+from curation.progress import say, track
 from curation.reporting.text import t_interval
 from curation.selection import Fitted, PerRow
 from curation.store import Draft, StoreError, digest
 
 RESULTS = "results.json"
 MODEL = "model"
+ALL_ROWS_BLOCKS = 8
 
 Results = dict[str, dict[str, list[float]]]
 
@@ -172,12 +173,23 @@ def probe_results(setting: Setting) -> Results:
                 metrics = _probe(setting, x, rows, weights, seed)
                 _append(results[name], metrics)
             advance(1)
-    if wanted.all_rows:
+    if wanted.all_rows and _fits(setting):
         rows = np.arange(len(people))  # the one thing that takes all embeddings at once
         results["all rows"] = {}
         metrics = _probe(setting, people.embeddings(rows), rows, None, first)
         _append(results["all rows"], metrics)
     return results
+
+
+def _fits(setting: Setting) -> bool:
+    """Whether the embeddings of all rows are few enough to be held: eight blocks of them."""
+    people = setting.people
+    width = people.embeddings(np.arange(1)).shape[1]
+    room = ALL_ROWS_BLOCKS * setting.dataset.config.clusters.block_mib
+    fits = len(people) * width * 4 <= room * MIB
+    if not fits:
+        say(f"the probe is not trained on all rows: their embeddings take more than {room:,} MiB")
+    return fits
 
 
 def choose_again(setting: Setting, *, seed: int) -> Chosen:

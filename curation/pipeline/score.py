@@ -19,6 +19,7 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.fitted_on import FittedOn
+from curation.pipeline.needs import watched
 from curation.pipeline.people import Population
 from curation.pipeline.pilot import budget_of, load_score_model, query_scores
 from curation.pipeline.population import population, shard_hash, shard_population
@@ -101,6 +102,13 @@ def cluster(people: Population, model: Any, *, seed: int) -> Clustered:
 
 
 def make_centroids(dataset: Dataset) -> Outcome:
+    """Fit centroids (see :func:`fit_or_keep`), with an eye on memory."""
+    with watched(dataset, CENTROIDS) as watch:
+        outcome = fit_or_keep(dataset)
+    return replace(outcome, told={**outcome.told, **watch.told})
+
+
+def fit_or_keep(dataset: Dataset) -> Outcome:
     """Fit centroids on a sample, find the medoids in one pass, and learn from the scores there.
 
     Those of before are kept while they serve (see :mod:`curation.pipeline.refit`).
@@ -250,8 +258,13 @@ def make_sensitivity_scores(
     Rows that another shard or the holdout repeats are scored as well: whether a row is a repeat
     depends on the other shards, and scores are to stay when these change.
     """
-    centroids = centroids or Centroids.load(dataset)
+    fit = centroids or Centroids.load(dataset)
+    with watched(dataset, SENSITIVITY_SCORES, shard) as watch:
+        outcome = _score_shard(dataset, shard, fit)
+    return outcome if outcome.unchanged else replace(outcome, told=watch.told)
 
+
+def _score_shard(dataset: Dataset, shard: str, centroids: Centroids) -> Outcome:
     def fill(draft: Draft) -> None:
         people = shard_population(dataset, shard)
         unknown = set(people.classes) - set(centroids.fitted_on.classes or people.classes)

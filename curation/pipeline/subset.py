@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.findings import Finding, subset_findings
+from curation.pipeline.needs import watched
 from curation.pipeline.people import Population
 from curation.pipeline.pilot import budget_of, load_score_model, pilot_in, query_scores
 from curation.pipeline.population import population
@@ -93,6 +94,13 @@ def load_scored(people: Population, centroids: Centroids) -> tuple[PerRow, str]:
 
 
 def make_selected_subset(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
+    """Draw the subset (see :func:`draw_and_check`), with an eye on memory."""
+    with watched(dataset, SELECTED_SUBSET) as watch:
+        outcome, findings = draw_and_check(dataset)
+    return replace(outcome, told={**outcome.told, **watch.told}), findings
+
+
+def draw_and_check(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
     """Draw the subset, check it, and publish it if the checks pass.
 
     Returns

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from helpers import vector_config, vectors
 
 from curation.config import Columns
+from curation.pipeline import needs
 from curation.pipeline.dataset import Dataset
 from curation.pipeline.ingest import make_embeddings, make_raw
 from curation.pipeline.pilot import make_pilot_model
@@ -18,6 +23,7 @@ from curation.pipeline.population import population
 from curation.pipeline.score import make_centroids, make_sensitivity_scores
 from curation.pipeline.subset import make_selected_subset
 from curation.pipeline.tables import LEFT_OUT, SUBSET
+from curation.progress import LogListener, listen
 from curation.store import Store
 
 # Made before ids were kept as numbers: who is drawn depends on id and seed alone, for ever.
@@ -104,3 +110,70 @@ def test_the_same_rows_are_chosen_as_before_ids_were_numbers(odd, tmp_path):
     frame = pl.read_parquet(make_selected_subset(plain)[0].artifact.path(SUBSET))
     found["hashed ids"] = hashed(*(frame[c] for c in COLUMNS))
     assert found == FROZEN
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from bench import pipeline_memory as bench
+folder = Path(sys.argv[2])
+from curation.pipeline.ingest import make_embeddings, make_raw
+dataset = bench.dataset_of(folder)
+if sys.argv[3] == "embeddings":
+    for shard in dataset.source().shards():
+        make_raw(dataset, shard.key)
+        make_embeddings(dataset, shard.key)
+    print("{}")
+else:
+    print(json.dumps(bench.run_stage(folder, sys.argv[3])))
+"""
+
+
+@pytest.mark.long
+def test_what_was_planned_is_kept(tmp_path):
+    """Each stage in a process of its own: the peak is within the plan, and above half of it."""
+    root = Path(__file__).resolve().parents[2]
+    sys.path.insert(0, str(root))
+    from bench.pipeline_memory import write_source
+
+    write_source(tmp_path / "source", 200_000)
+    for stage in (
+        "embeddings",
+        "pilot_model",
+        "centroids",
+        "sensitivity_scores",
+        "selected_subset",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", CHILD, str(root), str(tmp_path), stage],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+        if "memory_planned_mib" in found:
+            grew = found["peak_mib"] - found["before_mib"]
+            assert found["memory_peak_mib"] == pytest.approx(grew, abs=5.0)
+            assert 0.5 * found["memory_planned_mib"] <= grew <= found["memory_planned_mib"], stage
+        else:
+            assert stage in ("embeddings", "pilot_model", "sensitivity_scores")
+
+
+def test_a_warning_names_the_remedy(odd, monkeypatch):
+    for shard in odd.source().shards():
+        make_raw(odd, shard.key)
+        make_embeddings(odd, shard.key)
+    said: list[str] = []
+    with listen(LogListener(said.append)):
+        with needs.watched(odd, "centroids") as watch:
+            pass
+        assert said == [f"memory: centroids will need {watch.plan}"]
+        assert watch.plan is not None
+        monkeypatch.setattr(needs, "available", lambda: watch.plan.bytes - 1)
+        with needs.watched(odd, "centroids") as watch:
+            pass
+    assert needs.REMEDY in said[-1]
+    assert watch.told["memory_planned_mib"] > 0.0
+    assert needs.REMEDY in watch.told["memory_warning"]
+    assert "600 rows" in str(needs.first_told(odd))
