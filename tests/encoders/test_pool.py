@@ -90,7 +90,7 @@ def test_batches_are_computed_side_by_side() -> None:
             return super().__call__(tokens)
 
     out = np.empty((64, 2), np.float32)
-    Pool(Meeting(workers=2)).run(iter([(0, Tokens.of([[1, 2, 3, 4]] * 64))]), out, list().append)
+    Pool(Meeting(workers=2)).run(iter([(0, Tokens.of([[1, 2, 3, 4]] * 64))]), out, [].append)
 
 
 def test_an_error_ends_the_work() -> None:
