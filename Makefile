@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-incremental bench-memory audit
+.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-incremental bench-memory clean-scale audit
 .DEFAULT_GOAL := help
 
 help:
@@ -104,6 +104,10 @@ bench-select: $(VENV)/.bench $(VENV)-peers/.ready
 
 bench-encode bench-cluster bench-scale: $(VENV)/.bench
 	@$(BIN)/python -m $(subst -,.,$@)
+
+# The 17 GB of rows that bench-scale makes once.
+clean-scale:
+	@rm -rf data/bench/scale
 
 bench-pipeline: $(VENV)/.bench
 	@$(BIN)/python -m bench.overhead
