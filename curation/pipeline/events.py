@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.events import (
+    DagsterEvent,
+    DagsterEventBatchMetadata,
+    generate_event_batch_id,
+)
 
 from curation.pipeline.alone import alone
 from curation.pipeline.dataset import (
-    ASSETS,
     CODE_VERSIONS,
     PER_SHARD,
     SENSITIVITY_SCORES,
@@ -23,6 +29,11 @@ from curation.progress import LogListener, listen, listener
 from curation.reporting.plots import markdown_image
 
 DATA_VERSION = "dagster/data_version"
+
+# Dagster records no materialization for an output that carries this; what an observable source
+# asset yields does, whose events are its own as well.
+RECORDS_NOTHING = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+TOLD_EVERY_SECONDS = 1.0
 
 # What each asset reads, in the graph that users see.
 UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -137,21 +148,18 @@ def shard_events(
 
     - one shard: an ordinary result;
     - several: each shard is recorded by a materialization event of its own, with its own content
-      hash, as soon as it is done, and no output is yielded;
-    - several, and an asset of the same run reads this one: Dagster would skip that asset, silently,
-      for want of an output. Then the output is yielded once all shards are done, followed by the
-      shards' own events, so that the last one of each shard carries its content hash.
+      hash, soon after it is done. The output, without which Dagster would skip what reads this
+      asset in the same run, silently, records nothing.
 
     A shard that can't be read or embedded does not stop the others, nor what comes after them: it
-    is marked as failed in the store, its check fails, and what is made of the shards names it. (An
-    output stands for all partitions of the run; an event after it says that this one failed.)
+    is marked as failed in the store, its check fails, and what is made of the shards names it. No
+    event says that it was made.
     Where no shard is left, or scores can't be computed, the step fails.
     """
     shards = list(context.partition_keys)
     asset_key = key(dataset, asset)
-    read_later = _read_in_this_run(context, dataset, asset)
     failures: dict[str, Exception] = {}
-    held_back: list[Any] = []
+    made = _Made(context)
     unchanged = 0
     with alone(context, dataset), _listen(context):
         for shard in shards:
@@ -164,8 +172,6 @@ def shard_events(
                 context.log.error(f"{asset} of shard {shard} failed: {error}")
                 failures[shard] = error
                 yield from _evaluations(asset_key, shard, told)
-                if read_later:
-                    held_back.append(_not_made(asset_key, shard, error))
                 continue
             unchanged += outcome.unchanged
             if len(shards) == 1:
@@ -177,22 +183,19 @@ def shard_events(
                     check_results=check_results(asset_key, findings),
                 )
                 return
-            event = _materialization(dataset, asset, shard, outcome)
-            if read_later:
-                held_back.append(event)
-            else:
-                yield event
-            if not outcome.unchanged or not all(f.passed for f in findings):
-                # what passed when a shard was computed stands; an event costs milliseconds
-                yield from _evaluations(asset_key, shard, findings)
+            # what passed when a shard was computed stands
+            stands = outcome.unchanged and all(f.passed for f in findings)
+            yield from made.add(
+                _materialization(dataset, asset, shard, outcome),
+                _evaluations(asset_key, shard, [] if stands else findings),
+            )
+    yield from made.all()
     context.log.info(f"{len(shards)} shards: {unchanged} unchanged, {len(failures)} failed")
     left_behind = [s for s, error in failures.items() if not isinstance(error, NotThere)]
     fatal = len(failures) == len(shards) or (asset == SENSITIVITY_SCORES and left_behind)
-    if read_later and not fatal:
-        yield dg.MaterializeResult(asset_key=asset_key)
-    yield from held_back
     if fatal:
         raise _failure(dataset, asset, len(shards), failures)
+    yield dg.MaterializeResult(asset_key=asset_key, metadata=RECORDS_NOTHING)
     for name in CHECKS.get(asset, {}):
         # the evaluations above are the shards'; the step also owes one output per check
         yield dg.Output(
@@ -201,6 +204,35 @@ def shard_events(
                 dg.AssetCheckKey(asset_key, name)
             ),
         )
+
+
+class _Made:
+    """What a step made of its shards, told to Dagster together, once a second."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self.step = context.get_step_execution_context()
+        self.made: list[dg.AssetMaterialization] = []
+        self.checked: list[dg.AssetCheckEvaluation] = []
+        self.last = time.monotonic()
+
+    def add(
+        self, made: dg.AssetMaterialization, checked: Iterable[dg.AssetCheckEvaluation]
+    ) -> Iterator[Any]:
+        """Take in a shard; yield what has waited for long enough."""
+        self.made.append(made)
+        self.checked.extend(checked)
+        if time.monotonic() - self.last >= TOLD_EVERY_SECONDS:
+            yield from self.all()
+
+    def all(self) -> Iterator[Any]:
+        """Yield all that waits, checks after what was checked: else Dagster calls them old."""
+        batch = generate_event_batch_id()
+        for i, one in enumerate(self.made, start=1):
+            # those before the last are stored with it
+            end = DagsterEventBatchMetadata(batch, i == len(self.made))
+            yield DagsterEvent.asset_materialization(self.step, one, end)
+        yield from self.checked
+        self.made, self.checked, self.last = [], [], time.monotonic()
 
 
 def failed(dataset: Dataset, asset: str, shard: str, error: Exception) -> list[Finding]:
@@ -235,16 +267,6 @@ def _materialization(
     )
 
 
-def _not_made(asset_key: dg.AssetKey, shard: str, error: Exception) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(
-        asset_key=asset_key,
-        partition=shard,
-        description="failed",
-        metadata={"status": "failed: nothing was written", "reason": str(error)},
-        tags={DATA_VERSION: "failed", "dagster/data_version_is_user_provided": "true"},
-    )
-
-
 def _evaluations(
     asset_key: dg.AssetKey, shard: str, findings: list[Finding]
 ) -> Iterator[dg.AssetCheckEvaluation]:
@@ -267,11 +289,3 @@ def _failure(dataset: Dataset, asset: str, of: int, failures: dict[str, Exceptio
         f"the others are done.\n{lines}",
         allow_retries=False,
     )
-
-
-def _read_in_this_run(context: dg.AssetExecutionContext, dataset: Dataset, asset: str) -> bool:
-    """Whether an asset that reads this one is computed in the same run."""
-    # empty or None: the run computes all assets of its job
-    selected = context.run.asset_selection or context.job_def.asset_layer.executable_asset_keys
-    readers = {key(dataset, a) for a in ASSETS if asset in UPSTREAM[a]}
-    return bool(readers & set(selected))

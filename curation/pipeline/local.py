@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from curation.locks import dataset_lock
 from curation.pipeline.automation import range_tags, register
 from curation.pipeline.component import dataset_definitions
 from curation.pipeline.dataset import ASSETS, EMBEDDINGS, RAW, Dataset, project_root, store_root
+from curation.pipeline.eventlog import SETTINGS, instance_ref
 from curation.pipeline.population import odd_widths
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -79,9 +79,9 @@ def dagster_home() -> Path:
     home = Path(os.environ.get("DAGSTER_HOME") or store_root() / ".dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     settings, shipped = home / "dagster.yaml", project_root() / "dagster.yaml"
-    if not settings.exists() and shipped.is_file():
-        shutil.copyfile(shipped, settings)
-    settings.touch()
+    if not settings.exists():
+        text = shipped.read_text(encoding="utf-8") if shipped.is_file() else ""
+        settings.write_text(text + SETTINGS, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 
@@ -100,9 +100,11 @@ def know_pools(instance: dg.DagsterInstance, names: Iterable[str]) -> None:
 
 @contextmanager
 def instance() -> Iterator[dg.DagsterInstance]:
-    """Open the Dagster instance that the UI shows too."""
-    dagster_home()
-    with dg.DagsterInstance.get() as found:
+    """Open the Dagster instance that the UI shows too.
+
+    A home that was set up before ``dagster.yaml`` named the event log is opened with it as well.
+    """
+    with dg.DagsterInstance.from_ref(instance_ref(dagster_home())) as found:
         yield found
 
 
@@ -167,7 +169,7 @@ def _asset_result(dataset: Dataset, result: dg.ExecuteInProcessResult, asset: st
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
             entry = materialization.metadata.get("status")
-            if entry is not None and not str(entry.value).startswith("failed"):
+            if entry is not None:
                 status[materialization.partition] = str(entry.value).startswith("unchanged")
         elif event.is_step_failure:
             error = _message(event, dataset)

@@ -152,9 +152,9 @@ def test_a_broken_shard_is_named_and_all_else_goes_on(clouds, instance):
     assert list(result.failed_shards) == ["day-1"]
     assert "day-1.parquet" in result.failed_shards["day-1"]
     assert clouds.store.shards("clouds", "raw") == ["day-0", "day-2", "day-3"]
-    last = events_of(instance, clouds, "raw", "day-1")[0]
-    assert last.metadata["status"].value == "failed: nothing was written"
-    assert "day-1.parquet" in last.metadata["reason"].value
+    for asset in PER_SHARD:  # nothing says that it was made: its dot is not green
+        made = instance.get_materialized_partitions(dg.AssetKey(["clouds", asset]))
+        assert made == {"day-0", "day-2", "day-3"}
     check = dg.AssetCheckKey(dg.AssetKey(["clouds", "raw"]), "readable")
     records = instance.event_log_storage.get_asset_check_execution_history(check, limit=20)
     seen = [r.event.dagster_event.asset_check_evaluation_data for r in records]
