@@ -42,10 +42,10 @@ CODE_VERSIONS = {
     RAW: "2",
     EMBEDDINGS: "1",
     PILOT_MODEL: "4",
-    CENTROIDS: "4",
+    CENTROIDS: "5",
     SENSITIVITY_SCORES: "4",
     SELECTED_SUBSET: "4",
-    EVALUATION_MODEL: "4",
+    EVALUATION_MODEL: "5",
     REPORT: "2",
 }
 
