@@ -134,6 +134,7 @@ def test_dagsters_own_class_reads_what_ours_wrote(many, opened, tmp_path):
 
 WRITER = """
 import sys
+from pathlib import Path
 import dagster as dg
 from curation.pipeline.eventlog import instance_ref
 with dg.DagsterInstance.from_ref(instance_ref(Path(sys.argv[1]))) as instance:
