@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import curation
+from curation import memory
 from curation.clustering import Points
 from curation.clustering.mapped import Mapped
 from curation.selection import columns
@@ -251,6 +252,20 @@ def write_rows(path: Path, n: int, d: int) -> Path:
         block = rng.standard_normal((min(50_000, n - start), d), dtype=np.float32)
         file[start : start + 50_000] = block + np.float32(4.0) * np.sign(block[:, :1])
     return path
+
+
+@pytest.mark.parametrize("how", ["forwards", "backwards", "here and there"])
+def test_what_was_read_of_a_map_is_let_go(how, tmp_path):
+    """A file of 98 MiB in blocks of 4: without that, all of it would be resident in the end."""
+    mapped = np.load(write_rows(tmp_path / "rows.npy", 200_000, 128), mmap_mode="r")
+    points, before, most = Points(mapped, block_mib=4), memory.resident(), 0
+    if how == "here and there":
+        points.take(np.arange(0, 200_000, 50))
+        most = memory.resident()
+    else:
+        for _ in points.blocks(backwards=how == "backwards"):
+            most = max(most, memory.resident())
+    assert most - before < 32 << 20
 
 
 def test_memory_grows_by_bytes_a_row_and_keeps_what_it_promised(tmp_path):
