@@ -23,12 +23,13 @@ Vectors = NDArray[np.float32]
 
 UNIT = 2.0**-24  # relative rounding error of float32
 SLACK = 1.01  # the bounds themselves are computed in float32
-SCORES = 1 << 19  # scores looked at together: they stay in the cache
+SCORES = 1 << 20  # scores looked at together: fewer calls weigh more than a smaller cache
 FEWEST = 256  # points that are worth a product of their own
 PAIRS = 512  # pairs whose distance is computed together
 CROWDED = 24  # candidates to a point beyond which bytes are too coarse
 GIVE_UP = 8  # how often that may be before they are not tried again
 BYTES_FROM = 1 << 22  # multiply-adds of a block below which bytes are not worth their preparation
+WORTHWHILE = 640  # centroids from which bytes gain more than it costs to round the points to them
 NARROW = 32  # points of fewer coordinates, and fewer centroids, gain nothing from bytes
 
 
@@ -57,6 +58,11 @@ class Closest:
         self._scratch = products.Scratch()
 
     @property
+    def tame(self) -> bool:
+        """Whether distances between points and centroids can be computed in float32."""
+        return self._wide.tame
+
+    @property
     def gave_up(self) -> bool:
         """Whether bytes told too little of the points so far to be tried again."""
         return self._crowded >= GIVE_UP
@@ -66,7 +72,7 @@ class Closest:
         wanted = self._use_bytes
         if wanted is None:
             work = float(rows) * self.k * self.d
-            small = work < BYTES_FROM or min(self.k, self.d) < NARROW
+            small = work < BYTES_FROM or self.k < WORTHWHILE or self.d < NARROW
             wanted = not small and products.bytes_pay(work)
         if not wanted:
             self._narrow = None
@@ -262,8 +268,10 @@ class Narrow:
         The centroids' integers, as the right side of a product.
     further, at
         How many coordinates are added, and a point's value there.
-    step, radius, error
-        Of the centroids: size of a step, largest norm of an extended one, of its rounding error.
+    step
+        Size of a step of the centroids.
+    norms, errors
+        (k,) float32 norm of each extended centroid, and of its rounding error.
     """
 
     middle: Vectors
@@ -271,8 +279,13 @@ class Narrow:
     further: int
     at: float
     step: float
-    radius: float
-    error: float
+    norms: Vectors
+    errors: Vectors
+
+    @property
+    def radius(self) -> float:
+        """The largest norm."""
+        return float(self.norms.max())
 
     @classmethod
     def of(cls, wide: Wide, *, use_bytes: bool = True) -> Narrow:
@@ -293,8 +306,8 @@ class Narrow:
             further,
             at,
             step,
-            float(np.sqrt(np.einsum("ij,ij->i", extended, extended).max())),
-            float(np.sqrt(np.einsum("ij,ij->i", error, error).max())),
+            _rounded_up(np.sqrt(np.einsum("ij,ij->i", extended, extended))),
+            _rounded_up(np.sqrt(np.einsum("ij,ij->i", error, error))),
         )
 
     def candidates(
@@ -336,29 +349,52 @@ class Narrow:
         scores = scratch.array("whole scores", (m, len(self.right.rows)), np.int32)
         self.right.product(integers, out=scores)
         left -= whole
-        bound = self._bound(norm, np.sqrt(np.vecdot(left, left)) * step, d)
+        off = np.sqrt(np.vecdot(left, left)) * step
+        off += np.float32(4.0 * UNIT) * norm
+        beside = self._beside(norm, d)
+        bound = 2.0 * (self._error(off, norm, self.radius, float(self.errors.max())) + beside)
         within = bound if within is None else np.hypot(bound / 2.0, within)
-        reach = np.ceil(within / (step.astype(np.float64) * self.step)) + 1.0
-        best = scores[np.arange(m), scores.argmax(axis=1)]
-        least = best - np.minimum(reach, 1 << 30).astype(np.int32)
+        unit = step.astype(np.float64) * self.step
+        first = scores.argmax(axis=1)
+        best = scores[np.arange(m), first]
+        least = best - np.minimum(np.ceil(within / unit) + 1.0, 1 << 30).astype(np.int32)
         found = np.flatnonzero(_at_least(scores, least, scratch))
-        return found if len(found) <= limit else None
+        if len(found) > limit:
+            return None
+        if within is not bound or len(found) == m:
+            return found
+        # by their own norms, not by the largest of all
+        rows, columns = np.divmod(found, len(self.norms))
+        mine = self._error(off, norm, self.norms[first], self.errors[first]) + 2.0 * beside
+        theirs = self._error(off[rows], norm[rows], self.norms[columns], self.errors[columns])
+        behind = (best[rows] - scores.reshape(-1)[found]) * unit[rows]
+        return found[behind <= mine[rows] + theirs]
 
-    def _bound(self, norm: Vectors, off: Vectors, d: int) -> Floats:
-        """Return (m,) twice the largest error of a score.
+    @staticmethod
+    def _error(
+        off: Vectors, norm: Vectors, radius: Vectors | float, error: Vectors | float
+    ) -> Floats:
+        """Return by how much scores may be off for rounding to whole steps.
 
         Parameters
         ----------
-        norm, off
-            (m,) norms of the extended points, and of what rounding took off them.
-        d
-            Coordinates of a point.
+        off, norm
+            Norms of what rounding took off extended points, and of these.
+        radius, error
+            Norms of extended centroids, and of what rounding took off them.
         """
-        off = off + 4.0 * UNIT * norm
-        error = (off * self.radius + (norm + off) * self.error).astype(np.float64)
-        error += 4.0 * UNIT * norm * self.radius
-        error += (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64)
-        return 2.0 * SLACK * error
+        found: Floats = (SLACK * (off * radius + (norm + off) * error)).astype(np.float64)
+        return found
+
+    def _beside(self, norm: Vectors, d: int) -> Floats:
+        """Return (m,) by how much they may be off for rounding of float32 and float64."""
+        error = (4.0 * UNIT * self.radius) * norm.astype(np.float64)
+        return SLACK * (error + (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64))
+
+
+def _rounded_up(values: Floats) -> Vectors:
+    """Return float32 that are not below the values."""
+    return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
 def _at_least(

@@ -95,6 +95,6 @@ def assign(
     cluster
         (m,) int32 index of the nearest centroid.
     distance
-        (m,) float32 squared Euclidean distance to it, computed in float64.
+        (m,) float32 squared Euclidean distance to it.
     """
     return over(finder(centroids, approximate=approximate), block)

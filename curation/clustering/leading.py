@@ -58,6 +58,11 @@ class Leading:
         self._scratch = products.Scratch()
         self._ready = False
 
+    @property
+    def tame(self) -> bool:
+        """Whether distances between points and centroids can be computed in float32."""
+        return self._exact.tame
+
     def prepare(self, rows: int) -> None:
         """Choose the kind of product, before threads share the points."""
         self._exact.prepare(rows)

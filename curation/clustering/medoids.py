@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.clustering.leading import finder
-from curation.clustering.passes import over
+from curation.clustering.passes import over, precision
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ class Summariser:
         """
         if self.seen == 0:
             raise ValueError("there are no points to cluster")
-        wide = np.subtract(self.medoids, self.centroids, dtype=np.float64)
+        # rounded as members were, so that what is equal to the medoid cancels
+        kind = precision(self._closest)
+        wide = np.subtract(self.medoids, self.centroids, dtype=kind).astype(np.float64)
         squares = self.totals[:, -1]
         medoid_cost = (
             squares

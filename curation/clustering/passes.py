@@ -36,14 +36,14 @@ def over(
         (m, d) float32.
     totals
         (k, d + 1) float64 that is added to: of each cluster the sum of its points, measured from
-        the centroid, and in the last column the sum of their squared distances.
+        the centroid in :func:`precision`, and in the last column the sum of their squares.
 
     Returns
     -------
     cluster
         (m,) int32 index of the nearest centroid.
     distance
-        (m,) float32 squared Euclidean distance to it, computed in float64.
+        (m,) float32 squared Euclidean distance to it.
     """
     points = np.ascontiguousarray(block, dtype=np.float32)
     m, d = points.shape
@@ -51,31 +51,45 @@ def over(
     if not m:
         return cluster, distance
     size = min(PIECE, max(PIECE_VALUES // (d + 1), 16), m)
-    room = [np.empty((2 * size, d + 1)) for _ in range(products.ahead() + 1)]
+    room = []
+    if totals is not None:
+        room = [np.empty((2 * size, d + 1)) for _ in range(products.ahead() + 1)]
     closest.prepare(m)
-    wide, scratch = closest.centroids.astype(np.float64), products.Scratch()
+    kind = precision(closest)
+    centroids: NDArray[np.floating] = closest.centroids.astype(kind, copy=False)
+    scratch = products.Scratch()
 
-    def one(piece: tuple[int, Floats]) -> tuple[slice, Floats]:
-        start, values = piece
-        rows = slice(start, min(start + size, m))
+    def one(number: int) -> tuple[slice, Floats | None]:
+        rows = slice(number * size, min((number + 1) * size, m))
         part = points[rows]
         own = closest(part)
-        values = values[: 2 * len(part)]
-        apart = values[: len(part), :d]
-        np.copyto(apart, part)
-        near = scratch.array("centroids", (len(part), d), np.float64)
-        apart -= np.take(wide, own, axis=0, out=near, mode="clip")
-        squares = np.vecdot(apart, apart)
-        values[: len(part), d] = squares
-        with np.errstate(over="ignore"):  # of float64 that float32 does not hold
+        apart = scratch.array("apart", (len(part), d), kind)
+        np.take(centroids, own, axis=0, out=apart, mode="clip")
+        with np.errstate(over="ignore", under="ignore"):
+            np.subtract(part, apart, out=apart)
+            squares = np.vecdot(apart, apart)
             cluster[rows], distance[rows] = own, squares
+        if totals is None:
+            return rows, None
+        values = room[number % len(room)][: 2 * len(part)]
+        own_values = values[: len(part), :d]
+        own_values[:] = apart
+        values[: len(part), d] = np.vecdot(own_values, own_values)
         return rows, values
 
-    pieces = ((start, room[i % len(room)]) for i, start in enumerate(range(0, m, size)))
-    for rows, values in products.in_order(one, pieces):
-        if totals is not None:
+    for rows, values in products.in_order(one, range(-(-m // size))):
+        if totals is not None and values is not None:
             _add(totals, cluster[rows], values)
     return cluster, distance
+
+
+def precision(closest: Closest | Leading) -> type:
+    """Return in which numbers points are measured from their centroids.
+
+    float32 says how far apart two vectors of float32 are to six digits, unless squares vanish or
+    overflow.
+    """
+    return np.float32 if closest.tame else np.float64
 
 
 def _add(totals: Floats, cluster: NDArray[np.int32], values: Floats) -> None:
