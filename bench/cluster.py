@@ -25,7 +25,7 @@ from curation.threads import count
 Vectors = NDArray[np.float32]
 
 ROWS, WIDTH, K = 50_000, 384, 500
-PER_CENTROID = 32
+PER_CENTROID = 64
 FAISS_ITERATIONS = 25
 SLOW_ROUNDS = 2  # of scikit-learn
 ALL_ROWS, ALL_K = 1_000_000, 1000

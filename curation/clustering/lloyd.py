@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.clustering.closest import Closest
-from curation.clustering.passes import over
+from curation.clustering.passes import over, precision
 
 Vectors = NDArray[np.float32]
 
-SETTLED = 1e-3  # share by which the cost must still fall for another iteration
+SETTLED = 1e-2  # share by which the cost must still fall for another iteration; with 1e-3 it takes
+# twice the iterations, and the cost over all rows is 0.7% lower
 
 
 def settle(points: Vectors, centroids: Vectors, iterations: int) -> Vectors:
@@ -28,12 +29,13 @@ def settle(points: Vectors, centroids: Vectors, iterations: int) -> Vectors:
     """
     before = np.inf
     for _ in range(iterations):
-        totals = np.zeros((len(centroids), points.shape[1] + 1))
-        cluster, distance = over(Closest(centroids), points, totals=totals)
+        closest = Closest(centroids)
+        totals = np.zeros((len(centroids), points.shape[1] + 1), dtype=precision(closest))
+        cluster, distance = over(closest, points, totals=totals)
         sizes = np.bincount(cluster, minlength=len(centroids))
         moved = totals[:, :-1] / np.maximum(sizes, 1)[:, None]
         centroids = (centroids + moved).astype(np.float32)
-        cost = float(totals[:, -1].sum())
+        cost = float(totals[:, -1].sum(dtype=np.float64))
         empty = np.flatnonzero(sizes == 0)
         if len(empty):
             _fill(centroids, empty, points, distance)

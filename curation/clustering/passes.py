@@ -13,7 +13,7 @@ from curation.clustering.closest import Closest
 if TYPE_CHECKING:
     from curation.clustering.leading import Leading
 
-Floats = NDArray[np.float64]
+Totals = NDArray[np.float64] | NDArray[np.float32]
 Vectors = NDArray[np.float32]
 
 PIECE = 1024  # most rows that a thread takes at a time
@@ -21,7 +21,7 @@ PIECE_VALUES = 1 << 20  # most float64 values that it leaves behind
 
 
 def over(
-    closest: Closest | Leading, block: Vectors, *, totals: Floats | None = None
+    closest: Closest | Leading, block: Vectors, *, totals: Totals | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Find the nearest centroid of every point of a block, and add the points to their totals.
 
@@ -35,8 +35,9 @@ def over(
     block
         (m, d) float32.
     totals
-        (k, d + 1) float64 that is added to: of each cluster the sum of its points, measured from
-        the centroid in :func:`precision`, and in the last column the sum of their squares.
+        (k, d + 1) of float64, or float32, that is added to: of each cluster the sum of its points,
+        measured from the centroid in :func:`precision`, and in the last column that of their
+        squares.
 
     Returns
     -------
@@ -53,13 +54,13 @@ def over(
     size = min(PIECE, max(PIECE_VALUES // (d + 1), 16), m)
     room = []
     if totals is not None:
-        room = [np.empty((2 * size, d + 1)) for _ in range(products.ahead() + 1)]
+        room = [np.empty((2 * size, d + 1), totals.dtype) for _ in range(products.ahead() + 1)]
     closest.prepare(m)
     kind = precision(closest)
     centroids: NDArray[np.floating] = closest.centroids.astype(kind, copy=False)
     scratch = products.Scratch()
 
-    def one(number: int) -> tuple[slice, Floats | None]:
+    def one(number: int) -> tuple[slice, Totals | None]:
         rows = slice(number * size, min((number + 1) * size, m))
         part = points[rows]
         own = closest(part)
@@ -92,7 +93,7 @@ def precision(closest: Closest | Leading) -> type:
     return np.float32 if closest.tame else np.float64
 
 
-def _add(totals: Floats, cluster: NDArray[np.int32], values: Floats) -> None:
+def _add(totals: Totals, cluster: NDArray[np.int32], values: Totals) -> None:
     """Add rows to their clusters' totals, in order.
 
     A sparse product sums from the left: with a cluster's total so far as its first term, the
@@ -117,5 +118,5 @@ def _add(totals: Floats, cluster: NDArray[np.int32], values: Floats) -> None:
     np.take(totals, present, axis=0, out=values[m : m + r], mode="clip")
     terms = np.insert(order, first, m + np.arange(r))
     starts = np.append(first + np.arange(r), m + r)
-    which = sparse.csr_array((np.ones(m + r), terms, starts), shape=(r, m + r))
+    which = sparse.csr_array((np.ones(m + r, values.dtype), terms, starts), shape=(r, m + r))
     totals[present] = which @ values[: m + r]
