@@ -10,6 +10,7 @@ one is found.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,11 @@ class Wide:
             halves = half.astype(np.float32)
         return cls(middle, right, halves, radius, float(np.abs(half).max()))
 
+    @cached_property
+    def _extended(self) -> Vectors:
+        """Return (d + 1, k): half the squares are a row of the product, not a pass after it."""
+        return np.vstack([self.right, -self.halves])
+
     @property
     def tame(self) -> bool:
         """Whether squares of such numbers neither vanish nor overflow."""
@@ -220,17 +226,17 @@ class Wide:
     def candidates(self, points: Vectors, scratch: products.Scratch) -> Rows:
         """Return which of the (m, k) scores may be the largest of their row."""
         m, d = points.shape
-        left = scratch.array("wide", (m, d), np.float32)
+        extended = scratch.array("wide", (m, d + 1), np.float32)
         scores = scratch.array("scores", (m, self.right.shape[1]), np.float32)
+        left, extended[:, d] = extended[:, :d], 1.0
         with np.errstate(over="ignore", invalid="ignore"):
             np.subtract(points, self.middle, out=left)
             norm = SLACK * np.sqrt(np.vecdot(left, left).astype(np.float64))
-            np.matmul(left, self.right, out=scores)
-            scores -= self.halves
+            np.matmul(extended, self._extended, out=scores)
         odd = np.flatnonzero(~np.isfinite(norm)) if self.tame else np.arange(m)
         if len(odd):
             scores[odd] = 0.0  # beyond what float32 can square: all centroids are candidates
-        error = (d + 8) * UNIT * (norm * self.radius + self.half)
+        error = (d + 9) * UNIT * (norm * self.radius + self.half)
         error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
         best = scores.argmax(axis=1)
         here = np.arange(m)
