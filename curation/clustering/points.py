@@ -15,6 +15,7 @@ Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 MIB = 1 << 20
+READ_AHEAD = 3  # blocks
 
 
 @runtime_checkable
@@ -103,8 +104,12 @@ class Points:
             for number, place in enumerate(places):
                 block = following.result()
                 if number + 1 < len(places):
-                    mapped.want(self.source[places[number + 1]])
                     following = reader.submit(self._block, places[number + 1])
+                # The system reads further ahead than the reader, whose pages are counted: so the
+                # disk has something to do while all processors have.
+                soon = number + (READ_AHEAD if number else 1)
+                for later in places[soon : number + READ_AHEAD + 1]:
+                    mapped.want(self.source[later])
                 yield place, block
                 # With all that lies behind: pages beside those of a block came along.
                 done = slice(place.start, self.n) if backwards else slice(0, place.stop)

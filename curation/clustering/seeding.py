@@ -6,8 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import products
-from curation.clustering.closest import Closest
-from curation.clustering.passes import over
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -15,10 +13,8 @@ Vectors = NDArray[np.float32]
 WIDE = 64  # coordinates from which distances are computed in whole steps
 MANY = 1 << 18  # points times centres, likewise
 COARSE = 50.0  # how many times their rounding error squared distances must be
+SLOW = 6.0  # how much longer a multiply-add takes in float32 products of so few rows
 GROUP = 64
-POOLED = 16  # points to a centre from which centres are chosen from some of them
-VERY_MANY = 1 << 20  # points times centres, likewise
-ROUNDS = 2
 CANDIDATES = 8  # points tried for each centre; the one that lowers the cost most is taken
 
 
@@ -51,63 +47,26 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     """
     m = len(points)
     words = (numbers * 2.0**53).astype(np.uint64)
-    rng = np.random.default_rng([seed, 0x6B2B2B])
-    keys = rng.integers(2**64, size=(k, 2), dtype=np.uint64)
+    keys = np.random.default_rng([seed, 0x6B2B2B]).integers(2**64, size=(k, 2), dtype=np.uint64)
     at_home = _standard(points)
-    every = None
-    if m >= POOLED * k and m * k >= VERY_MANY:
-        pool, every = _pool(at_home, k, words, rng)
-        points, at_home, words = points[pool], at_home[pool], words[pool]
     chosen = None
-    if points.shape[1] >= WIDE and len(points) * k >= MANY:
+    if points.shape[1] >= WIDE and m * k >= MANY:
         whole = _Whole.of(at_home, k)
-        chosen, left = _race(whole, words, keys, every)
+        chosen, left = _race(whole, words, keys)
         if left < COARSE * whole.noise:
             chosen = None  # so close to the centres steps are too coarse
     if chosen is None:
         # Threads round the products differently. One makes the start the same on every machine; the
         # products are too narrow for more to help.
         with products.one_thread():
-            chosen, _ = _race(_Float(at_home), words, keys, every)
+            chosen, _ = _race(_Float(at_home), words, keys)
     return points[chosen]
 
 
-def _pool(
-    points: Vectors, k: int, words: NDArray[np.uint64], rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return some points to choose centres from, and how many points each stands for.
-
-    As in k-means|| (Bahmani et al., 2012): 2 k uniform points, then twice about k with probability
-    proportional to the squared distance to the nearest so far. A point stands for those that it is
-    the nearest to.
-    """
-    keys = rng.integers(2**64, size=(ROUNDS + 1, 2), dtype=np.uint64)
-    pool = np.argsort(_arrivals(words, keys[0]), kind="stable")[: 2 * k]
-    nearest, distance = over(Closest(points[pool]), points)
-    for key in keys[1:]:
-        total = float(distance.sum(dtype=np.float64))
-        if total <= 0.0:
-            break
-        new = np.flatnonzero(_arrivals(words, key) < distance * np.float32(k / total))
-        if not len(new):
-            continue
-        closer, reach = over(Closest(points[new]), points)
-        nearest = np.where(reach < distance, closer + len(pool), nearest)
-        distance = np.minimum(reach, distance)
-        pool = np.concatenate([pool, new])
-    return pool, np.bincount(nearest, minlength=len(pool))
-
-
 def _race(
-    points: _Float | _Whole,
-    words: NDArray[np.uint64],
-    keys: NDArray[np.uint64],
-    every: NDArray[np.int64] | None,
+    points: _Float | _Whole, words: NDArray[np.uint64], keys: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], float]:
-    """Return which points the centres are, and the mean squared distance to the nearest.
-
-    Where points stand for several, `every` says for how many.
-    """
+    """Return which points the centres are, and the mean squared distance to the nearest."""
     m, k = len(words), len(keys)
     wanted = min(CANDIDATES, m)
     chosen = np.empty(k, dtype=np.int64)
@@ -116,12 +75,9 @@ def _race(
     for step in range(1, k):
         with np.errstate(divide="ignore"):  # who sits on a centre never arrives
             race = _arrivals(words, keys[step]) / nearest.astype(np.float32, copy=False)
-            if every is not None:
-                race /= every
         few = _smallest(race, wanted)
         reach = np.minimum(points.distances(few), nearest, out=points.room(wanted))
-        cost = reach if every is None else reach * every.astype(points.total)
-        best = int(np.argmin(cost.sum(axis=1, dtype=points.total)))
+        best = int(np.argmin(reach.sum(axis=1, dtype=points.total)))
         chosen[step] = few[best]
         nearest[:] = reach[best]
     return chosen, float(nearest.mean(dtype=np.float64))
@@ -185,8 +141,11 @@ class _Whole:
     def of(cls, at_home: Vectors, k: int) -> _Whole:
         """Round (m, d) points whose largest coordinate is 1."""
         m, d = at_home.shape
-        whole = np.rint(at_home * np.float32(products.LEVELS)).astype(np.int8)
-        work = float(m) * k * d * CANDIDATES
+        whole = np.empty((m, d), dtype=np.int8)
+        for start in range(0, m, 1024):  # in the cache
+            part = at_home[start : start + 1024] * np.float32(products.LEVELS)
+            whole[start : start + 1024] = np.rint(part, out=part)
+        work = float(m) * k * d * CANDIDATES * SLOW
         return cls(whole, d / 6.0, use_bytes=products.bytes_pay(work))
 
     def distances(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -217,5 +176,7 @@ def _standard(points: Vectors) -> Vectors:
     Far from the origin products cancel, and what is left of small distances is rounding.
     """
     centred = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
-    size = float(np.abs(centred).max(initial=0.0))
-    return centred / np.float32(size) if size > 0.0 else centred
+    size = max(float(centred.max(initial=0.0)), -float(centred.min(initial=0.0)))
+    if size > 0.0:
+        centred /= np.float32(size)  # in place: fresh memory costs more than the division
+    return centred
