@@ -14,7 +14,8 @@ ALL = (*ASSETS, "strata")
 
 def flip(folder: Path, current: Path) -> None:
     path = max(
-        (p for p in folder.rglob("*") if p.suffix != ".json"), key=lambda p: p.stat().st_size
+        (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".json"),
+        key=lambda p: p.stat().st_size,
     )
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
