@@ -13,6 +13,7 @@ from curation.models import load_pilot
 from curation.pipeline import evaluate
 from curation.pipeline.chosen import choose
 from curation.pipeline.dataset import Dataset
+from curation.pipeline.laws import law_of_rows
 from curation.pipeline.local import run
 from curation.pipeline.pilot import make_pilot_model, pilot_rows
 from curation.pipeline.population import population
@@ -136,7 +137,15 @@ def test_estimate_and_certificate_are_those_of_the_subset(made):
     assert figures["estimate"]["truth"] == pytest.approx(every.sum())
     weighted = float(subset["weight"].to_numpy() @ every[rows])
     assert figures["estimate"]["value"] == pytest.approx(weighted)
-    assert figures["certificate"]["epsilon"] == pytest.approx(math.sqrt(math.log(40) / 160))
+    centroids = Centroids.load(made)
+    rest = np.setdiff1d(np.arange(len(people)), pilot_in(people))
+    there = load_scored(people, centroids)[0][rest]
+    fitted = centroids.fitted_for(people)
+    q, p = fitted.scores(there), law_of_rows(people, fitted, there, rest)
+    spread = math.sqrt(float(np.sum(q * q / p))) / float(np.max(q / p))
+    hoeffding, bernstein = math.sqrt(math.log(40) / 160), math.sqrt(math.log(40) / 40) * spread
+    epsilon = min(hoeffding, bernstein + math.log(40) / 240)
+    assert figures["certificate"]["epsilon"] == pytest.approx(epsilon)
     assert figures["estimate"]["low"] < weighted < figures["estimate"]["high"]
 
 
