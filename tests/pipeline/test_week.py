@@ -122,7 +122,7 @@ def test_a_week(week, chromium):
     week.deliver("2-tue", days[1])
     tuesday = week.morning("tue")
     assert week.fit().startswith("kept")
-    assert _kept(tuesday) >= 0.9
+    assert _kept(tuesday) >= 0.85  # 39 rows, and half as many rows again arrived
     assert tuesday["changes"]["shards_new"] == ["2-tue"]
     assert "its shard is new" in week.page("tue")
 
