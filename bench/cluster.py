@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.embedded import sentences
 from bench.harness import Ratio, Timings, finish, in_turn, machine
-from bench.sentences import sentence_embeddings
 from curation.clustering import Summariser, assign, fit_centroids
 from curation.clustering.closest import Closest
 from curation.clustering.passes import over
@@ -128,7 +128,7 @@ def fit_part(name: str, points: Vectors, figures: dict[str, Any]) -> tuple[Timin
 
 def many_rows(rows: int = ALL_ROWS) -> Vectors:
     """Return (rows, 384) points: sentences again and again, each time moved by a fifth."""
-    base = sentence_embeddings()
+    base = np.array(sentences())
     rng = np.random.default_rng(2)
     found = np.empty((rows, WIDTH), dtype=np.float32)
     for start in range(0, rows, len(base)):
@@ -304,7 +304,7 @@ def main() -> int:
     timings: dict[str, Timings] = {}
     ratios: list[Ratio] = []
     if part in (None, "fit"):
-        for name, points in (("mixture", mixture(ROWS)), ("sentences", sentence_embeddings())):
+        for name, points in (("mixture", mixture(ROWS)), ("sentences", np.array(sentences()))):
             timings[f"fit and assign, {name}"], found = fit_part(name, points, figures)
             ratios += found
     if part in (None, "many"):

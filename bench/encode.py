@@ -16,10 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bench.harness import REPEATS, Ratio, Timings, finish, in_turn, machine, peak_mib, product_rate
+from bench.harness import REPEATS, Ratio, Timings, finish, in_turn, machine, product_rate
 from bench.real import REVIEWS
 from curation.config import Encoder
 from curation.encoders import EncoderError, RowEncoder, locate_weights, open_encoder
+from curation.memory import MIB, peak
 from curation.sources import open_source
 
 MODEL = Encoder().model
@@ -156,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = min(ASIDE, len(texts["short"]))
     timings["aside"] = aside(texts["short"].head(rows), exact["short"][:rows], figures)
     figures["matrix product, multiply-adds a second"] = product_rate()
-    figures["peak MiB"] = round(peak_mib())
+    figures["peak MiB"] = round(peak() / MIB)
     # The ratios that were promised come last.
     ratios.sort(key=lambda one: one.bound >= 1)
     return finish("encode", ratios, timings=timings, figures=figures, before=before)

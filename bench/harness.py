@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -131,11 +130,6 @@ def product_rate(*, rows: int = 8192, width: int = 384, columns: int = 1024) -> 
     out = np.empty((rows, columns), dtype=np.float32)
     timed = in_turn({"matrix product": lambda: np.matmul(left, right, out=out)}, repeats=15)
     return rows * width * columns / timed.median("matrix product")
-
-
-def peak_mib() -> float:
-    """Return the most memory this process has held so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 
 def machine() -> dict[str, Any]:

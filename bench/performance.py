@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.plots import save_all
 from bench.show import Grid, fill
 
 PARTS = {
@@ -148,19 +149,7 @@ GRIDS: dict[str, Callable[[Results], Grid]] = {
 
 def draw_all(results: Results, folder: Path) -> list[Path]:
     """Draw every plot there are figures for; return their files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    made = []
-    for name, draw in PLOTS.items():
-        figure = draw(results)
-        if figure is None:
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"bench-{name}.png"
-        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
-        made.append(path)
-    return made
+    return save_all(PLOTS, results, folder, prefix="bench")
 
 
 def _draw_ratios(results: Results) -> Any:

@@ -21,16 +21,23 @@ SHOWN = ("fashion-1200", "fashion-cnn-mlp-loss", "r8", "reviews", "rare-hard", "
 
 def draw_all(results: Results, folder: Path) -> list[Path]:
     """Draw every plot there are figures for; return their files."""
+    return save_all(PLOTS, results, folder, prefix="estimation")
+
+
+def save_all(
+    plots: dict[str, Callable[[Results], Any]], results: Results, folder: Path, *, prefix: str
+) -> list[Path]:
+    """Save every plot there are figures for as ``PREFIX-NAME.png``; return their files."""
     import matplotlib
 
     matplotlib.use("Agg")
     made = []
-    for name, draw in PLOTS.items():
+    for name, draw in plots.items():
         figure = draw(results)
         if figure is None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"estimation-{name}.png"
+        path = folder / f"{prefix}-{name}.png"
         figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
         made.append(path)
     return made

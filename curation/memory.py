@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
+LIBRARIES = {"torch": 195, "scipy": 45, "sklearn": 20, "faiss": 15}  # MiB that importing them takes
 _ROOT = Path("/")
 _NO_LIMIT = 1 << 60  # version 1 of control groups writes a huge number where there is no limit
 
@@ -41,6 +42,12 @@ class Need:
     def per_row(cls, name: str, rows: int, each: float) -> Need:
         """Return what `rows` rows take at `each` bytes."""
         return cls(name, round(rows * each), f"{rows:,} rows x {each:g} B")
+
+    @classmethod
+    def libraries(cls, *names: str) -> Need:
+        """Return what importing those of some libraries takes that are not there yet."""
+        missing = sum(LIBRARIES[name] for name in names if name not in sys.modules)
+        return cls("libraries", missing * MIB)
 
     def __str__(self) -> str:
         """Return ``480 MiB per-row numbers (10,000,000 rows x 48 B)``."""

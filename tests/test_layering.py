@@ -17,7 +17,8 @@ BASE = {"config", "memory", "nearest", "products", "store", "progress", "threads
 # what each part may import from the package, besides itself
 ALLOWED = {
     **dict.fromkeys(DOMAIN, BASE),
-    "config": {"config_source", "schema"},
+    "config": {"config_encoder", "config_source", "schema"},
+    "config_encoder": {"schema"},
     "config_source": {"schema"},
     "schema": set(),
     "memory": set(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from curation import clustering
-from curation.baselines.pool import Choice, Floats, Pool, Rows, Vectors
+from curation.baselines.pool import Choice, Pool, Vectors
 
 REFERENCES = 4000  # rows that facility location has to cover, and
 LAZINESS = 0.01  # the chance of missing the best candidate of a step
@@ -99,8 +99,3 @@ def _similar(some: Vectors, seen: Vectors, scale: float) -> Vectors:
     apart = np.einsum("ij,ij->i", some, some)[:, None] - 2.0 * (some @ seen.T)
     apart += np.einsum("ij,ij->i", seen, seen)
     return np.maximum(np.float32(scale) - np.sqrt(np.maximum(apart, 0.0)), 0.0)
-
-
-def distances_to(chosen: Rows, embeddings: Vectors) -> Floats:
-    """Return (n,) squared distances of all rows to the nearest chosen one."""
-    return clustering.assign(embeddings, np.ascontiguousarray(embeddings[chosen]))[1].astype(float)

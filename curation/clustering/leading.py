@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import products
-from curation.clustering.closest import Closest, Narrow, Wide, nearest_of
+from curation.clustering.closest import Closest, nearest_of
+from curation.clustering.scores import Narrow, Wide
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]

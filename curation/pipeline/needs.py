@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ from curation.pipeline.dataset import (
     Dataset,
 )
 from curation.progress import say
+from curation.selection import AUTO_K_MOST
 from curation.store import Artifact, StoreError
 
 REMEDY = "a smaller clusters.block_mib takes less, or fewer rows in one data set"
-LIBRARIES = {"torch": 180, "scipy": 45, "sklearn": 20, "faiss": 15}  # MiB that loading them takes
 USED = {
     PILOT_MODEL: ("scipy", "sklearn", "faiss"),
     CENTROIDS: ("scipy", "faiss"),
@@ -75,14 +74,13 @@ def plan_of(dataset: Dataset, stage: str, size: Size) -> Plan:
     """
     config = dataset.config
     clusters = config.clusters
-    k = 400 if clusters.k == "auto" else int(clusters.k)
+    k = AUTO_K_MOST if clusters.k == "auto" else int(clusters.k)
     sample = min(size.rows, max(k * clusters.sample_per_centroid, LEARNT_ON))
     block = min(clusters.block_mib * MIB, size.rows * size.width * 4)
     used = USED[stage] + (("torch",) if config.score.model in ("mlp", "transformer") else ())
-    missing = sum(LIBRARIES[name] for name in used if name not in sys.modules)
     return Plan.of(
         [
-            Need("libraries", missing * MIB),
+            Need.libraries(*used),
             Need("work", WORK * MIB),
             Need("blocks of embeddings", BLOCKS * block, f"{BLOCKS} x {mib(block)}"),
             Need("sample", sample * size.width * 16 * (stage == CENTROIDS), f"{sample:,} rows"),

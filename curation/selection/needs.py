@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 from curation import products
 from curation.memory import MIB, Need, Plan, mib
@@ -13,7 +12,6 @@ from curation.selection.table import SKETCH_DIMENSION
 
 LOG = logging.getLogger("curation.select")
 
-LIBRARIES = {"torch": 195, "scipy": 45, "faiss": 15}  # MiB that importing them takes
 SAMPLE = 64  # rows per centroid that everything but the scores is fitted on
 COPIES = 2.5  # of the sample: as it is read, as it is clustered, and what is worked out of it
 LEARNT_ON = 4000  # rows at least
@@ -75,14 +73,13 @@ def memory_needed(
     sample = min(n, max(SAMPLE * centroids, LEARNT_ON))
     on_disk = n > columns.AT_A_TIME
     held = 0 if on_disk and design == "coordinated" and not tilted else n
-    wanted = dict(LIBRARIES)
-    if n * centroids * width < products.IMPORT_PAYS:
-        del wanted["torch"]  # its products of bytes would not pay for it
-    missing = sum(size for name, size in wanted.items() if name not in sys.modules)
+    libraries = ["scipy", "faiss"]
+    if n * centroids * width >= products.IMPORT_PAYS:
+        libraries.append("torch")  # else its products of bytes would not pay for it
     blocks = 2 if mapped else 0
     return Plan.of(
         [
-            Need("libraries", missing * MIB),
+            Need.libraries(*libraries),
             Need("blocks of embeddings", blocks * rows * 4 * d, f"{blocks} x {mib(rows * 4 * d)}"),
             Need("points made of a block", rows * 4 * width * (space != "embedding")),
             Need("work on a block", BETWEEN * MIB + rows * width // 2),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from curation.baselines import STRATEGIES, Pool, choose, geometry, uncertainty
+from curation.clustering import assign
 from curation.models import fit_pilot
 
 N, SIZE, PILOT = 600, 60, 40
@@ -78,8 +79,11 @@ def test_medoids_stand_for_their_clusters(pool):
     found = choose("medoids", pool, SIZE)
     assert found.weights.sum() == N - PILOT
     uniform = [choose("uniform", pool, SIZE, seed=s).rows for s in range(10)]
-    cost = [geometry.distances_to(r, pool.embeddings).sum() for r in uniform]
-    assert geometry.distances_to(found.rows, pool.embeddings).sum() < min(cost)
+
+    def cost(chosen: np.ndarray) -> float:
+        return float(assign(pool.embeddings, pool.embeddings[chosen])[1].sum())
+
+    assert cost(found.rows) < min(cost(rows) for rows in uniform)
 
 
 def test_herding_follows_the_mean(pool):

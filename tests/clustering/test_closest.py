@@ -136,7 +136,7 @@ def test_any_points_and_centroids(m, d, k, seed, kind, use_bytes):
 
 def test_the_bound_is_needed(rng, monkeypatch):
     """With no allowance for errors bytes decide wrongly: else this file would test nothing."""
-    import curation.clustering.closest as module
+    import curation.clustering.scores as module
 
     points, centroids = (a.astype(np.float32) for a in noise(rng))
     monkeypatch.setattr(module, "SLACK", 0.0)
