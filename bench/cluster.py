@@ -20,6 +20,7 @@ from bench.harness import Ratio, Timings, finish, in_turn, machine
 from curation.clustering import Summariser, assign, fit_centroids
 from curation.clustering.closest import Closest
 from curation.clustering.passes import over
+from curation.products import Kind
 from curation.threads import count
 
 Vectors = NDArray[np.float32]
@@ -154,9 +155,9 @@ def assign_part(figures: dict[str, Any]) -> tuple[Timings, list[Ratio]]:
             part = points[start : start + len(out)]
             np.matmul(part, right, out=out[: len(part)])
 
-    def by(use_bytes: bool) -> Callable[[], None]:
+    def by(product: Kind) -> Callable[[], None]:
         def run() -> None:
-            finder = Closest(centroids, use_bytes=use_bytes)
+            finder = Closest(centroids, product=product)
             for block in blocks:
                 over(finder, block)
 
@@ -177,8 +178,9 @@ def assign_part(figures: dict[str, Any]) -> tuple[Timings, list[Ratio]]:
     timings = in_turn(
         {
             "matrix product": product,
-            "curation, float32": by(False),
-            "curation, bytes": by(True),
+            "curation, float32": by("float32"),
+            "curation, bytes": by("bytes"),
+            "curation, bfloat16": by("bfloat16"),
             "curation, summary": summary,
             "faiss search": by_faiss,
         }
@@ -195,11 +197,14 @@ def assign_part(figures: dict[str, Any]) -> tuple[Timings, list[Ratio]]:
             timings.spread("matrix product", side),
         )
 
+    narrow = ("curation, bytes", "curation, bfloat16")
+    best = min(narrow, key=timings.median)
     return timings, [
         share("faiss search", 0.0),
         share("curation, summary", 0.0),
+        *(share(one, 0.0) for one in narrow if one != best),
         share("curation, float32", 0.85),
-        share("curation, bytes", 1.10),
+        share(best, 1.10),
     ]
 
 

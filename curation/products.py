@@ -1,7 +1,7 @@
-"""Matrix products in pieces on all cores, of float32 or of one-byte integers.
+"""Matrix products in pieces on all cores, of float32, bfloat16 or one-byte integers.
 
-The integers' are several times faster where the processor has instructions for them, and their sums
-are exact, so that what they yield depends neither on threads nor on the size of a block.
+The last two are several times faster where the processor has instructions for them. Sums of the
+integers are exact, so that what they yield depends neither on threads nor on the size of a block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import Lock, local
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,14 @@ from curation.threads import count
 
 Piece = TypeVar("Piece")
 Found = TypeVar("Found")
+Kind = Literal["float32", "bfloat16", "bytes"]
+Vectors = NDArray[np.float32]
 
 LEVELS = 127  # integers from -127 to 127 are one byte each
+MUCH = 0.5
+PAYS = 0.7  # share of the time of simpler numbers below which others are worth their preparation
 IMPORT_PAYS = 1.5e11  # multiply-adds in float32 that take about as long as importing torch
-_TRIED = (256, 256, 512)  # rows, width and columns of the products that are timed
+_TRIED = (1024, 384, 512)  # rows, width and columns of the products that are timed
 
 
 class _Work:
@@ -47,7 +51,7 @@ _WORK = _Work()
 
 
 def bytes_pay(multiply_adds: float) -> bool:
-    """Whether products of bytes are the faster way to so much work.
+    """Whether products of bytes are the faster way to so much work than float32.
 
     They come with torch. Where nobody has imported it, float32 is used until as much time has gone
     into it as the import would take.
@@ -57,42 +61,123 @@ def bytes_pay(multiply_adds: float) -> bool:
     multiply_adds
         Of the work at hand.
     """
-    if _WORK.add(multiply_adds) < IMPORT_PAYS and "torch" not in sys.modules:
-        return False
-    return _bytes_are_faster()
+    return _torch_pays(multiply_adds) and _seconds()["bytes"] < PAYS * _seconds()["float32"]
+
+
+def fastest(multiply_adds: float) -> Kind:
+    """Return the kind of product that is the fastest way to so much work; see :func:`bytes_pay`.
+
+    Bytes are taken if they are twice as fast as bfloat16, which rounds less, at less expense.
+    """
+    if not _torch_pays(multiply_adds):
+        return "float32"
+    seconds = _seconds()
+    narrow: Kind = "bytes" if seconds["bytes"] < MUCH * seconds["bfloat16"] else "bfloat16"
+    return narrow if seconds[narrow] < PAYS * seconds["float32"] else "float32"
+
+
+def _torch_pays(multiply_adds: float) -> bool:
+    return _WORK.add(multiply_adds) >= IMPORT_PAYS or "torch" in sys.modules
 
 
 @lru_cache(maxsize=1)
-def _bytes_are_faster() -> bool:
-    """Time both kinds of product once on one thread, each at its best of a few."""
-    try:
-        import torch
-    except ImportError:
-        return False
+def _seconds() -> dict[Kind, float]:
+    """Time all kinds of product once on one thread, each at its best of a few."""
     rows, width, columns = _TRIED
     left = np.ones((rows, width), dtype=np.float32)
     right = np.ones((width, columns), dtype=np.float32)
-    few, many = left.astype(np.int8), Right(right.T.astype(np.int8), use_bytes=True)
-    out = np.empty((rows, columns), dtype=np.int32)
     wide = np.empty((rows, columns), dtype=np.float32)
-    try:
-        many.product(few, out=out)
-    except (AttributeError, RuntimeError):  # a build of torch without them
-        return False
-    del torch
 
-    def best(run: Any) -> float:
-        seconds = []
-        for _ in range(7):
-            began = time.perf_counter()
+    def in_bytes() -> Callable[[], None]:
+        few, many = left.astype(np.int8), Right(right.T.astype(np.int8), use_bytes=True)
+        out = np.empty((rows, columns), dtype=np.int32)
+        return lambda: many.product(few, out=out)
+
+    sides: dict[Kind, Callable[[], Callable[[], Any]]] = {
+        "float32": lambda: lambda: np.matmul(left, right, out=wide),
+        "bfloat16": lambda: lambda: halves(left, right, out=wide),
+        "bytes": in_bytes,
+    }
+    found: dict[Kind, float] = {}
+    for kind, make in sides.items():
+        try:
+            run = make()
             run()
-            seconds.append(time.perf_counter() - began)
-        return min(seconds)
+        except (ImportError, AttributeError, RuntimeError):  # this build of torch has none
+            found[kind] = float("inf")
+            continue
+        with one_thread():
+            found[kind] = min(_timed(run) for _ in range(7))
+    return found
 
-    with one_thread():
-        return best(lambda: many.product(few, out=out)) < 0.7 * best(
-            lambda: np.matmul(left, right, out=wide)
-        )
+
+def _timed(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+class _Bfloat16:
+    """Lets torch round what float32 products are made of to bfloat16, as long as anybody asks.
+
+    The switch is the whole process's, so that it is thrown for single products, and back.
+    """
+
+    def __init__(self) -> None:
+        self._asked, self._before = 0, "none"
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        switch = self._switch()
+        with self._lock:
+            if not self._asked:
+                self._before = switch.fp32_precision
+                switch.fp32_precision = "bf16"
+            self._asked += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._asked -= 1
+            if not self._asked:
+                self._switch().fp32_precision = self._before
+
+    @staticmethod
+    def _switch() -> Any:
+        from torch.backends import mkldnn
+
+        return mkldnn.matmul  # type: ignore[attr-defined]  # there since torch 2.9
+
+
+_BFLOAT16 = _Bfloat16()
+
+
+def halves(left: Vectors, right: Vectors, *, out: Vectors) -> None:
+    """Write the product of (m, d) and (d, k) to (m, k) `out`, summed in float32.
+
+    Factors may be rounded to bfloat16, where the processor is made for that: pass numbers that
+    :func:`to_bfloat16` returned, and products of two coordinates are exact.
+    """
+    import torch
+
+    with _BFLOAT16:
+        torch.mm(torch.from_numpy(left), torch.from_numpy(right), out=torch.from_numpy(out))
+
+
+def to_bfloat16(values: Vectors, *, out: Vectors | None = None) -> Vectors:
+    """Return the nearest numbers of bfloat16 (eight bits, not 24), as float32.
+
+    Parameters
+    ----------
+    values
+        Of any shape.
+    out
+        Where they are written; left out, a new array.
+    """
+    import torch
+
+    found = np.empty(values.shape, dtype=np.float32) if out is None else out
+    torch.from_numpy(found).copy_(torch.from_numpy(values).bfloat16())
+    return found
 
 
 class Right:

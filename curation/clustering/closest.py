@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import products
-from curation.clustering.scores import NARROW, SLACK, UNIT, Narrow, Wide
+from curation.clustering.scores import NARROW, SLACK, UNIT, Half, Narrow, Wide
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 SCORES = 1 << 20  # scores looked at together: fewer calls weigh more than a smaller cache
-FEWEST = 256  # points that are worth a product of their own
+FEWEST, MOST = 256, 1024  # points that are worth a product of their own; and of bfloat16,
+MOST_HALVES = 2048  # which takes so little that calls weigh more
 PAIRS = 512  # pairs whose distance is computed together
 CROWDED = 24  # candidates to a point beyond which bytes are too coarse
 GIVE_UP = 8  # how often that may be before they are not tried again
-BYTES_FROM = 1 << 22  # multiply-adds of a block below which bytes are not worth their preparation
+NARROW_FROM = 1 << 22  # multiply-adds of a block below which others are not worth preparing
 WORTHWHILE = 640  # centroids from which bytes gain more than it costs to round the points to them
 
 
@@ -40,17 +41,17 @@ class Closest:
     ----------
     centroids
         (k, d) float32, finite.
-    use_bytes
-        Whether scores come from products of one-byte integers first; by default where that is
-        faster. What is found is the same.
+    product
+        Which products scores come from first: of ``float32``, ``bfloat16`` or ``bytes``; by default
+        the fastest. What is found is the same.
     """
 
-    def __init__(self, centroids: Vectors, *, use_bytes: bool | None = None) -> None:
+    def __init__(self, centroids: Vectors, *, product: products.Kind | None = None) -> None:
         self.centroids = np.ascontiguousarray(centroids, dtype=np.float32)
         self.k, self.d = self.centroids.shape
         self._wide = Wide.of(self.centroids)
-        self._narrow: Narrow | None = None
-        self._use_bytes = use_bytes
+        self._narrow: Narrow | Half | None = None
+        self._product = product
         self._crowded = 0
         self._scratch = products.Scratch()
 
@@ -66,22 +67,28 @@ class Closest:
 
     def prepare(self, rows: int) -> None:
         """Choose the kind of product for that many points to come, before threads share them."""
-        wanted = self._use_bytes
-        if wanted is None:
-            work = float(rows) * self.k * self.d
-            small = work < BYTES_FROM or self.k < WORTHWHILE or self.d < NARROW
-            wanted = not small and products.bytes_pay(work)
-        if not wanted:
+        wanted = self._product or self._fastest(rows)
+        if wanted == "float32" or not self._wide.tame or self.gave_up:
             self._narrow = None
-        elif self._narrow is None and self._wide.tame and not self.gave_up:
+        elif wanted == "bytes" and not isinstance(self._narrow, Narrow):
             self._narrow = Narrow.of(self._wide)
+        elif wanted == "bfloat16" and not isinstance(self._narrow, Half):
+            self._narrow = Half.of(self._wide)
+
+    def _fastest(self, rows: int) -> products.Kind:
+        work = float(rows) * self.k * self.d
+        if work < NARROW_FROM or min(self.k, self.d) < NARROW:
+            return "float32"
+        kind = products.fastest(work)
+        return "float32" if kind == "bytes" and self.k < WORTHWHILE else kind
 
     def __call__(self, points: Vectors) -> Rows:
         """Return (m,) the nearest centroid of each point, the first of equally near ones."""
         found = np.zeros(len(points), dtype=np.int64)
         if self.k == 1 or self._wide.radius == 0.0:
             return found
-        step = min(max(SCORES // self.k, FEWEST), 1024)
+        most = MOST_HALVES if isinstance(self._narrow, Half) else MOST
+        step = min(max(most * SCORES // (MOST * self.k), FEWEST), most)
         for start in range(0, len(points), step):
             part = slice(start, start + step)
             found[part] = self._few(points[part])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Totals = NDArray[np.float64] | NDArray[np.float32]
 Vectors = NDArray[np.float32]
 
-PIECE = 1024  # most rows that a thread takes at a time
+PIECE = 2048  # most rows that a thread takes at a time
 PIECE_VALUES = 1 << 20  # most float64 values that it leaves behind
 
 

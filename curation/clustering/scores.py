@@ -21,6 +21,7 @@ Vectors = NDArray[np.float32]
 
 UNIT = 2.0**-24  # relative rounding error of float32
 SLACK = 1.01  # the bounds themselves are computed in float32
+FURTHER = 3  # numbers of bfloat16 that hold one of float32
 NARROW = 32  # points of fewer coordinates, and fewer centroids, gain nothing from bytes
 
 
@@ -83,22 +84,75 @@ class Wide:
             scores[odd] = 0.0  # beyond what float32 can square: all centroids are candidates
         error = (d + 9) * UNIT * (norm * self.radius + self.half)
         error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
-        best = scores.argmax(axis=1)
-        here = np.arange(m)
-        with np.errstate(over="ignore"):
-            least = (scores[here, best] - 2.0 * SLACK * error).astype(np.float32)
         if scores.shape[1] < NARROW or len(odd):
+            least = _below(scores.max(axis=1), error)
             return np.flatnonzero(_at_least(scores, least, scratch))
-        # Few rows have a second candidate: to look for the second best costs less than for all.
-        scores[here, best] = -np.inf
-        several = np.flatnonzero(scores[here, scores.argmax(axis=1)] >= least)
-        alone = best + here * self.right.shape[1]
-        if not len(several):
-            return alone
-        scores[here, best] = np.inf
-        rows, columns = np.nonzero(scores[several] >= least[several, None])
-        more = several[rows] * self.right.shape[1] + columns
-        return np.sort(np.concatenate([np.delete(alone, several), more]))
+        return _leading(scores, error)
+
+
+@dataclass(frozen=True)
+class Half:
+    """Scores in products of bfloat16, which are summed in float32.
+
+    Points and centroids are rounded to what bfloat16 holds, so that products of their coordinates
+    are exact; half the centroids' squares are the sum of three such numbers. With e the rounding
+    error of a vector, scores are off by at most ``|e_x| |c| + |x| |e_c| + |e_x| |e_c|`` and what
+    the sums are rounded by.
+
+    Attributes
+    ----------
+    wide
+        What is rounded.
+    right
+        (d + 3, k) float32.
+    norm, error
+        Largest norm of rounded centroids around their mean, and of what rounding took off them.
+    """
+
+    wide: Wide
+    right: Vectors
+    norm: float
+    error: float
+
+    @classmethod
+    def of(cls, wide: Wide) -> Half:
+        """Round what float32 scores are made of."""
+        right = products.to_bfloat16(wide.right)
+        off = wide.right.astype(np.float64) - right
+        further, rest = [], -wide.halves
+        for _ in range(FURTHER):
+            further.append(products.to_bfloat16(rest))
+            rest = rest - further[-1]
+        return cls(
+            wide,
+            np.vstack([right, *further]),
+            SLACK * float(np.sqrt(np.square(right, dtype=np.float64).sum(axis=0).max())),
+            SLACK * float(np.sqrt(np.square(off).sum(axis=0).max())),
+        )
+
+    def candidates(self, points: Vectors, limit: int, scratch: products.Scratch) -> Rows | None:
+        """Return which of the (m, k) scores may be the largest of their row, None if too many."""
+        import torch
+
+        m, d = points.shape
+        left = scratch.array("wide", (m, d), np.float32)
+        rounded = scratch.array("rounded", (m, d + FURTHER), np.float32)
+        scores = scratch.array("scores", (m, self.right.shape[1]), np.float32)
+        apart, inner = torch.from_numpy(left), torch.from_numpy(rounded)[:, :d]
+        torch.sub(torch.from_numpy(points), torch.from_numpy(self.wide.middle), out=apart)
+        norm = SLACK * torch.linalg.vector_norm(apart, dim=1).numpy().astype(np.float64)
+        if not np.isfinite(norm).all():
+            return None
+        inner.copy_(apart.bfloat16())
+        rounded[:, d:] = 1.0
+        products.halves(rounded, self.right, out=scores)
+        off = SLACK * torch.linalg.vector_norm(apart.sub_(inner), dim=1).numpy().astype(np.float64)
+        error = off * (self.norm + self.error) + norm * self.error
+        # what float32 takes off sums, squares and the mean
+        error += (d + 12) * UNIT * ((norm + off) * self.norm + self.wide.half)
+        error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
+        found = _leading(scores, error)
+        return None if len(found) > limit else found
 
 
 @dataclass(frozen=True)
@@ -241,6 +295,31 @@ class Narrow:
         """Return (m,) by how much they may be off for rounding of float32 and float64."""
         error = (4.0 * UNIT * self.radius) * norm.astype(np.float64)
         return SLACK * (error + (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64))
+
+
+def _below(best: Vectors, error: Floats) -> Vectors:
+    """Return what a row's scores must reach if twice the error may lie between it and the best."""
+    with np.errstate(over="ignore"):
+        return (best - 2.0 * SLACK * error).astype(np.float32)
+
+
+def _leading(scores: Vectors, error: Floats) -> Rows:
+    """Return which of (m, k) scores, of which each is off by an error, may be their row's largest.
+
+    Few rows have a second candidate: to look for the second best costs less than for all. Scores
+    are changed.
+    """
+    here, best = np.arange(len(scores)), scores.argmax(axis=1)
+    least = _below(scores[here, best], error)
+    scores[here, best] = -np.inf
+    several = np.flatnonzero(scores[here, scores.argmax(axis=1)] >= least)
+    alone = best + here * scores.shape[1]
+    if not len(several):
+        return alone
+    scores[here, best] = np.inf
+    rows, columns = np.nonzero(scores[several] >= least[several, None])
+    more = several[rows] * scores.shape[1] + columns
+    return np.sort(np.concatenate([np.delete(alone, several), more]))
 
 
 def _rounded_up(values: Floats) -> Vectors:

@@ -29,7 +29,7 @@ def test_assignment_keeps_up_with_the_matrix_product(rng):
     points = rng.normal(size=(8192, 256)).astype(np.float32)
     centroids = fit_centroids(points[:4000], 400, iterations=2)
     right, out = np.ascontiguousarray(centroids.T), np.empty((8192, 400), dtype=np.float32)
-    finder = Closest(centroids, use_bytes=False)
+    finder = Closest(centroids, product="float32")
     rate = best(lambda: np.matmul(points, right, out=out)) / best(lambda: over(finder, points))
     assert rate >= 0.25
 
