@@ -19,7 +19,7 @@ def test_bfloat16_is_rounded_to_the_nearest_even(rng):
 
 
 def test_products_of_bfloat16_are_summed_in_float32(rng):
-    """Their error is that of 400 sums in float32, and not that of bfloat16, 65,536 times as much."""
+    """Their error is that of 400 sums in float32, not that of bfloat16, 65,536 times as much."""
     left, right = (
         products.to_bfloat16(rng.normal(size=shape).astype(np.float32))
         for shape in ((300, 400), (400, 500))
