@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from curation.sources import SourceError, open_source
 
 CACHE = RESULTS / "tasks"
 HELD_SHARE = 0.2
+MAX_LENGTH = {"questions": 64}  # tokens; of the others 128
 
 
 def images() -> Task:
@@ -36,36 +38,43 @@ def images() -> Task:
     return Task("images", *parts["train"], *parts["t10k"], kind="mlp", by_features=True)
 
 
-def r8() -> Task:
-    """Reuters R8: 8 classes, up to 69:1; its own test documents."""
-    test = R8.model_copy(update={"file": "datasets/reuters-r8-test.tab"})
-    return _texts("r8", _reuters(R8), _reuters(test))
+def texts(name: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return training rows and holdout of texts, columns `text` and `label`.
+
+    ``r8`` and ``r52`` are Reuters news of 8 classes (up to 69:1) and 52 (some with one document),
+    with their own test documents; ``questions`` are TREC's, 50 fine classes of 2 to 784 rows, and
+    ``reviews`` films of two sources, good or bad: of both a fifth is held out.
+    """
+    if name in ("r8", "r52"):
+        files = [f"datasets/reuters-{name}-{part}.tab" for part in ("train", "test")]
+        train, held = (_reuters(R8.model_copy(update={"file": file})) for file in files)
+        return train, held
+    frame = _read({"questions": QUESTIONS, "reviews": REVIEWS}[name])
+    return _split(frame.with_columns(pl.col("label").cast(pl.String)))
 
 
-def r52() -> Task:
-    """Reuters R52: 52 classes, some with one document."""
-    train = R8.model_copy(update={"file": "datasets/reuters-r52-train.tab"})
-    test = R8.model_copy(update={"file": "datasets/reuters-r52-test.tab"})
-    return _texts("r52", _reuters(train), _reuters(test))
+def embedded(name: str) -> Task:
+    """Return a task on the embeddings of texts, which are kept for the next time."""
+    path = CACHE / f"{name}.npz"
+    if not path.is_file():
+        encoder = open_encoder(Encoder(type="text", max_length=MAX_LENGTH.get(name, 128)))
+        arrays = {}
+        for part, frame in zip(("", "held_"), texts(name), strict=True):
+            arrays[f"{part}x"] = encoder.encode(frame["text"], label=f"encode {name}")
+            arrays[f"{part}y"] = _labels(frame)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp.npz")
+        np.savez(unfinished, **arrays)
+        unfinished.replace(path)
+    with np.load(path, allow_pickle=False) as kept:
+        x, y, held_x, held_y = (kept[key] for key in ("x", "y", "held_x", "held_y"))
+    return Task(name, x, y, held_x, held_y, kind="probe", value="loss")
 
 
-def questions() -> Task:
-    """TREC questions: 50 fine classes of 2 to 784 rows; a fifth is held out."""
-    return _texts("questions", *_split(_read(QUESTIONS)), max_length=64)
-
-
-def reviews() -> Task:
-    """Film reviews of two sources, good or bad; a fifth is held out."""
-    frame = _read(REVIEWS).with_columns(pl.col("label").cast(pl.String))
-    return _texts("reviews", *_split(frame))
-
-
+TEXTS = ("r8", "r52", "questions", "reviews")
 TASKS: dict[str, Callable[[], Task]] = {
     "images": images,
-    "r8": r8,
-    "r52": r52,
-    "questions": questions,
-    "reviews": reviews,
+    **{name: partial(embedded, name) for name in TEXTS},
 }
 
 
@@ -83,24 +92,6 @@ def _split(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     order = np.random.default_rng(0x686F6C64).permutation(len(frame))
     held = round(HELD_SHARE * len(frame))
     return frame[np.sort(order[held:])], frame[np.sort(order[:held])]
-
-
-def _texts(name: str, train: pl.DataFrame, held: pl.DataFrame, *, max_length: int = 128) -> Task:
-    """Return a task on the embeddings of texts, which are kept for the next time."""
-    path = CACHE / f"{name}.npz"
-    if not path.is_file():
-        encoder = open_encoder(Encoder(type="text", max_length=max_length))
-        arrays = {}
-        for part, frame in (("", train), ("held_", held)):
-            arrays[f"{part}x"] = encoder.encode(frame["text"], label=f"encode {name}")
-            arrays[f"{part}y"] = _labels(frame)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp.npz")
-        np.savez(unfinished, **arrays)
-        unfinished.replace(path)
-    with np.load(path, allow_pickle=False) as kept:
-        x, y, held_x, held_y = (kept[key] for key in ("x", "y", "held_x", "held_y"))
-    return Task(name, x, y, held_x, held_y, kind="probe", value="loss")
 
 
 def _labels(frame: pl.DataFrame) -> NDArray[np.str_]:

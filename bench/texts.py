@@ -1,0 +1,156 @@
+"""Which recipe for which texts? Searched on rows split off from the training rows.
+
+``python -m bench.texts r8`` (or ``r52``, ``questions``, ``reviews``) tries every recipe of ``grid``
+on several splits, keeps each cell and prints the best. ``bench.recipes`` holds what was taken from
+it; ``bench.training`` measures that on the holdout, which is not looked at here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.experiment import METRICS, PILOT_SHARE, Cells, Task, interval
+from bench.harness import RESULTS
+from bench.recipes import Recipe, all_weights, follow, temper
+from bench.show import Grid
+from bench.tasks import TASKS
+from curation import baselines
+from curation.baselines import Choice, Pool
+from curation.progress import LogListener, listen, track
+
+HELD_SHARE = 0.2
+SEEDS = 12
+BUDGETS = {"r8": 274, "r52": 653, "questions": 646, "reviews": 1000}
+EXPONENTS = (0.0, 0.25, 0.5, 1.0)
+BESIDE = ("uniform", "class-balanced", "class-stratified", "margin")
+SPACES = ("embedding", "embedding+label", "gradient")
+
+
+def split(task: Task, seed: int) -> Task:
+    """Return the task with a fifth of its training rows as holdout; the real one is left out."""
+    order = np.random.default_rng([seed, 0x76616C]).permutation(len(task.x))
+    held = round(HELD_SHARE * len(order))
+    held_rows, rows = np.sort(order[:held]), np.sort(order[held:])
+    return replace(
+        task, x=task.x[rows], y=task.y[rows], held_x=task.x[held_rows], held_y=task.y[held_rows]
+    )
+
+
+def grid() -> list[Recipe]:
+    """Return the recipes that are tried, without their exponents."""
+    tried = [
+        Recipe(space=space, value=value, tilt=tilt)
+        for space in SPACES
+        for value in ("loss", "gradient_norm")
+        for tilt in (None, "classes", 0.5, 0.7, 0.85)
+    ]
+    tried += [Recipe(tilt="classes", mix="auto"), Recipe(tilt="classes", mix=0.3)]
+    tried += [Recipe(tilt="classes", k=k) for k in (50, 100)]
+    tried += [Recipe(tilt=0.7, mix=mix) for mix in (0.5, 1.0)]
+    return tried
+
+
+def search(name: str, *, seeds: int, path: Path) -> Cells:
+    """Try every recipe on every split, and keep each; see :data:`bench.experiment.Cells`."""
+    whole, budget = TASKS[name](), BUDGETS[name]
+    cells: Cells = json.loads(path.read_text()) if path.is_file() else {}
+    with track(f"recipes for {name}", seeds) as advance:
+        for seed in range(seeds):
+            cell = cells.setdefault(str(budget), {}).setdefault(str(seed), {})
+            for recipe, found in _one_split(whole, budget, seed, cell):
+                cell[recipe] = found
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(cells))
+            unfinished.replace(path)
+            advance(1)
+    return cells
+
+
+def _one_split(
+    whole: Task, budget: int, seed: int, there: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    names = [str(replace(one, exponent=e)) for one in grid() for e in EXPONENTS]
+    if all(name in there for name in (*names, *BESIDE, "all rows")):
+        return
+    task = split(whole, seed)
+    rng = np.random.default_rng([seed, budget])
+    pilot = np.sort(rng.choice(len(task.x), round(PILOT_SHARE * budget), replace=False))
+    model = task.fit(pilot, None, seed)
+    pool = Pool(task.x, task.y, pilot, model, value=task.value)
+    if "all rows" not in there:
+        everything = np.arange(len(task.x))
+        yield "all rows", task.measure(task.fit(everything, None, seed + 1000))
+    for name in BESIDE:
+        if name not in there:
+            chosen = baselines.choose(name, pool, budget - len(pilot), seed=seed)
+            yield name, _trained(task, pool, chosen, seed)
+    for recipe in grid():
+        variants = [replace(recipe, exponent=e) for e in EXPONENTS]
+        if all(str(one) in there for one in variants):
+            continue
+        strategy = partial(follow, recipe=replace(recipe, exponent=1.0))
+        chosen = baselines.apply(strategy, pool, budget - len(pilot), seed=seed)
+        for one in variants:
+            yield str(one), _trained(task, pool, temper(chosen, one.exponent), seed)
+
+
+def _trained(task: Task, pool: Pool, chosen: Choice, seed: int) -> dict[str, float]:
+    rows = np.concatenate([pool.pilot, chosen.rows])
+    return task.measure(task.fit(rows, all_weights(pool, chosen), seed + 1000))
+
+
+def best(cells: Cells, budget: int, *, most: int = 25) -> Grid:
+    """Return the recipes with the largest sum of accuracy and macro-F1, baselines always."""
+    seeds = cells[str(budget)]
+    names = sorted({name for cell in seeds.values() for name in cell})
+    lines = []
+    for name in names:
+        both = [s for s, cell in seeds.items() if name in cell and "uniform" in cell]
+        means = {m: np.mean([seeds[s][name][m] for s in both]) for m in METRICS}
+        gains = {
+            m: interval([seeds[s][name][m] - seeds[s]["uniform"][m] for s in both]) for m in METRICS
+        }
+        told = [f"{means[m]:.3f} ({100.0 * gains[m]['mean']:+.1f})" for m in METRICS]
+        lines.append((means["accuracy"] + means["macro_f1"], (name, *told, str(len(both)))))
+    lines.sort(key=lambda line: -line[0])
+    kept = [
+        row for at, (_, row) in enumerate(lines) if at < most or row[0] in (*BESIDE, "all rows")
+    ]
+    head = ("recipe", "accuracy", "macro-F1", "worst class", "splits")
+    return Grid(f"{budget:,} rows, validation", head, kept)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Search and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("task", choices=sorted(BUDGETS))
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--show", action="store_true", help="try nothing")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    path = RESULTS / "recipes" / f"{options.task}.json"
+    if options.show:
+        cells: Cells = json.loads(path.read_text())
+    else:
+        with listen(LogListener(_say, seconds=60.0)):
+            cells = search(options.task, seeds=options.seeds, path=path)
+    made = best(cells, BUDGETS[options.task])
+    print(f"{made.title}\n\n{made.markdown()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
