@@ -85,7 +85,7 @@ def run(
     budgets: Iterable[int],
     seeds: int,
     strategies: dict[str, baselines.Strategy],
-    path: Path,
+    folder: Path,
     tempered: float = 1.0,
 ) -> Cells:
     """Measure what is not there yet, and keep it after every budget and seed.
@@ -100,16 +100,18 @@ def run(
         Seeds from 0.
     strategies
         By the names they are kept under.
-    path
-        The JSON file.
+    folder
+        Of a JSON file for every budget.
     tempered
         Exponent of the weights in training.
     """
-    cells: Cells = json.loads(path.read_text()) if path.is_file() else {}
+    cells: Cells = {}
     todo = [(b, s) for b in budgets for s in range(seeds)]
     with track(f"train on {task.name}", len(todo) * len(strategies)) as advance:
         for budget, seed in todo:
-            cell = cells.setdefault(str(budget), {}).setdefault(str(seed), {})
+            path = folder / f"{budget}.json"
+            own = cells.setdefault(str(budget), load(path))
+            cell = own.setdefault(str(seed), {})
             missing = {n: one for n, one in strategies.items() if n not in cell}
             advance(len(strategies) - len(missing))
             if not missing:
@@ -117,11 +119,23 @@ def run(
             for name, found in _one_seed(task, budget, seed, missing, tempered):
                 cell[name] = found
                 advance(1)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(cells))
+            unfinished.write_text(json.dumps(own))
             unfinished.replace(path)
     return cells
+
+
+def load(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the cells of one budget, by seed and strategy; none where there is no file."""
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def kept(folder: Path) -> Cells:
+    """Return all cells that were measured."""
+    files = sorted(folder.glob("*.json"), key=lambda path: int(path.stem))
+    return {path.stem: load(path) for path in files}
 
 
 def _one_seed(
@@ -144,6 +158,7 @@ def _one_seed(
                 "rows": len(rows),
                 "evaluations": chosen.evaluations,
                 "choose_seconds": round(chosen.seconds, 3),
+                "choose_mib": round(chosen.mib, 1),
                 "train_seconds": round(time.perf_counter() - began, 3),
             },
         )
@@ -181,7 +196,7 @@ def summary(cells: Cells, *, against: str = "uniform") -> dict[str, dict[str, di
                 line[f"{metric}_gain"] = interval(
                     [own[s][metric] - base[s][metric] for s in paired]
                 )
-            for cost in ("rows", "evaluations", "choose_seconds"):
+            for cost in ("rows", "evaluations", "choose_seconds", "choose_mib"):
                 line[cost] = float(np.median([one[cost] for one in own.values()]))
             found.setdefault(budget, {})[name] = line
     return found

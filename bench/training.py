@@ -7,13 +7,12 @@ is not there yet and prints the tables. ``--write`` fills docs/results/TASK.md a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.experiment import METRICS, Cells, named, run, summary
+from bench.experiment import METRICS, Cells, kept, named, run, summary
 from bench.harness import RESULTS
 from bench.show import Grid, fill
 from bench.tasks import TASKS
@@ -61,9 +60,12 @@ def tables(cells: Cells) -> dict[str, Grid]:
         if line is not None:
             rows.append(
                 (name, f"{line['evaluations']:,.0f}", f"{line['choose_seconds']:.2f}",
-                 f"{line['rows']:,.0f}", str(line["seeds"]))
+                 f"{line['choose_mib']:,.0f}", f"{line['rows']:,.0f}", str(line["seeds"]))
             )  # fmt: skip
-    head = ("strategy", "rows the model was asked about", "seconds", "distinct rows", "seeds")
+    head = (
+        "strategy", "rows the model was asked about", "processor seconds", "MiB", "distinct rows",
+        "seeds",
+    )  # fmt: skip
     made["cost"] = Grid(f"Cost at {int(budgets[-1]):,} rows", head, rows)
     return made
 
@@ -131,13 +133,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="fill the page and draw its plot")
     options = parser.parse_args(arguments)
     name = options.task
-    kept = name if options.tempered == 1.0 else f"{name}-tempered-{options.tempered:g}"
-    path = RESULTS / "training" / f"{kept}.json"
+    own = name if options.tempered == 1.0 else f"{name}-tempered-{options.tempered:g}"
+    folder = RESULTS / "training" / own
     wanted = strategies()
     if options.strategies:
         wanted = {n: wanted[n] for n in options.strategies}
     if options.show:
-        cells: Cells = json.loads(path.read_text())
+        cells: Cells = kept(folder)
     else:
         with listen(LogListener(_say, seconds=60.0)):
             cells = run(
@@ -145,13 +147,14 @@ def main(arguments: list[str] | None = None) -> int:
                 budgets=options.budgets or BUDGETS[name],
                 seeds=options.seeds,
                 strategies=wanted,
-                path=path,
+                folder=folder,
                 tempered=options.tempered,
             )
     made = tables(cells)
     for grid in made.values():
         print(f"\n{grid.title}\n\n{grid.markdown()}")
     if options.write:
+        cells = kept(folder)
         page = DOCS / f"{name}.md"
         page.write_text(fill(page.read_text(), made))
         plot(cells, DOCS.parent / "images" / f"training-{name}.png")

@@ -7,7 +7,9 @@ of rows, and returns a :class:`Choice`: rows, weights where the strategy has any
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -71,10 +73,31 @@ def apply(strategy: Strategy, pool: Pool, size: int, *, seed: int = 0) -> Choice
     """Choose rows by a strategy of one's own; see :func:`choose`."""
     if not 1 <= size <= len(pool.rest):
         raise ValueError(f"{size} rows of {len(pool.rest)} that are not in the pilot")
-    before, began = pool.evaluations, time.perf_counter()
-    found = strategy(pool, size, np.random.default_rng([seed, 0x62617365]))
+    before, began = pool.evaluations, time.process_time()
+    with _traced() as peak:
+        found = strategy(pool, size, np.random.default_rng([seed, 0x62617365]))
+        mib = peak()
     return replace(
         found,
         evaluations=pool.evaluations - before,
-        seconds=time.perf_counter() - began,
+        seconds=time.process_time() - began,
+        mib=mib,
     )
+
+
+@contextmanager
+def _traced() -> Iterator[Callable[[], float]]:
+    """Yield a function that returns the most MiB that Python and numpy held so far, beyond before.
+
+    What libraries allocate by themselves is not seen.
+    """
+    others = tracemalloc.is_tracing()
+    if not others:
+        tracemalloc.start(1)
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        yield lambda: (tracemalloc.get_traced_memory()[1] - before) / 2**20
+    finally:
+        if not others:
+            tracemalloc.stop()

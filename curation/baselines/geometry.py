@@ -7,7 +7,7 @@ import numpy as np
 from curation import clustering
 from curation.baselines.pool import Choice, Pool, Vectors
 
-REFERENCES = 4000  # rows that facility location has to cover, and
+REFERENCES = 1000  # rows that facility location has to cover, and
 LAZINESS = 0.01  # the chance of missing the best candidate of a step
 SAMPLE_PER_CENTROID = 64
 
@@ -69,7 +69,7 @@ def herding(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
 def facility_location(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
     """Facility location by stochastic greedy (Mirzasoleiman et al., 2015), on a sample of rows.
 
-    Chosen rows are to be similar to 4,000 random rows; similarity is ``max distance - distance``.
+    Chosen rows are to be similar to 1,000 random rows; similarity is ``max distance - distance``.
     Each step compares ``n / size * ln(1 / 0.01)`` random candidates. A row is weighted by the rows
     it is the most similar of.
     """

@@ -106,11 +106,13 @@ class Choice:
     weights
         (m,) how many of the rows that were up for choosing a row stands for, or None where the
         strategy does not say.
-    evaluations, seconds
-        What it cost: rows the model was asked about, and time.
+    evaluations, seconds, mib
+        What it cost: rows the model was asked about, time of all processors, and the most memory
+        that Python and numpy held for it.
     """
 
     rows: Rows
     weights: Floats | None = None
     evaluations: int = 0
     seconds: float = 0.0
+    mib: float = 0.0
