@@ -29,6 +29,7 @@ from curation.progress import LogListener, listen, track
 SEEDS = 20
 FLIPPED = 0.1
 IMBALANCE = 50
+ALL = "all rows"
 FOLDER = RESULTS / "noise"
 
 Marked = NDArray[np.bool_]
@@ -86,35 +87,37 @@ def run(name: str, *, seeds: int, folder: Path) -> dict[str, dict[str, Any]]:
     whole = TASKS[case.task]()
     path = folder / f"{name}.json"
     cells: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    wanted = strategies_of(case.task)
+    wanted: dict[str, baselines.Strategy | None] = {**strategies_of(case.task), ALL: None}
     with track(name, seeds * len(wanted)) as advance:
         for seed in range(seeds):
             cell = cells.setdefault(str(seed), {})
             missing = {n: one for n, one in wanted.items() if n not in cell}
             advance(len(wanted) - len(missing))
+            if not missing:
+                continue
             for strategy, found in _one_seed(whole, case, seed, missing):
                 cell[strategy] = found
                 advance(1)
-            if missing:
-                folder.mkdir(parents=True, exist_ok=True)
-                unfinished = path.with_suffix(".tmp")
-                unfinished.write_text(json.dumps(cells))
-                unfinished.replace(path)
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(cells))
+            unfinished.replace(path)
     return cells
 
 
 def _one_seed(
-    whole: Task, case: Case, seed: int, strategies: dict[str, baselines.Strategy]
+    whole: Task, case: Case, seed: int, missing: dict[str, baselines.Strategy | None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not strategies:
-        return
     rng = np.random.default_rng([seed, case.budget])
     task, marked = case.spoil(whole, rng)
     pilot = np.sort(rng.choice(len(task.x), round(PILOT_SHARE * case.budget), replace=False))
     model = task.fit(pilot, None, seed)
-    for name, strategy in strategies.items():
+    for name, strategy in missing.items():
         pool = baselines.Pool(task.x, task.y, pilot, model, value=task.value)
-        chosen = baselines.apply(strategy, pool, case.budget - len(pilot), seed=seed)
+        if strategy is None:
+            chosen = baselines.Choice(pool.rest)
+        else:
+            chosen = baselines.apply(strategy, pool, case.budget - len(pilot), seed=seed)
         rows = np.concatenate([pilot, chosen.rows])
         weights = all_weights(pool, chosen)
         counted = np.ones(len(rows)) if weights is None else weights
@@ -130,8 +133,6 @@ def _one_seed(
                 "choose_mib": round(chosen.mib, 1),
             },
         )
-    if "all rows" not in strategies:
-        return
 
 
 def _say(line: str) -> None:
