@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.experiment import METRICS, Cells, kept, named, run, summary
+from bench.experiment import METRICS, Cells, kept, run, summary
 from bench.harness import RESULTS
+from bench.recipes import strategies_of
 from bench.show import Grid, fill
 from bench.tasks import TASKS
 from curation import baselines
@@ -36,9 +37,9 @@ TILTED = {
 WORDS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "worst_class": "worst class"}
 
 
-def strategies() -> dict[str, baselines.Strategy]:
-    """Return what is compared."""
-    return {**named(baselines.STRATEGIES), **TILTED}
+def strategies(task: str) -> dict[str, baselines.Strategy]:
+    """Return what is compared; ``recipe`` is what was found for a task on validation rows."""
+    return {**strategies_of(task), **TILTED}
 
 
 def tables(cells: Cells) -> dict[str, Grid]:
@@ -135,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = options.task
     own = name if options.tempered == 1.0 else f"{name}-tempered-{options.tempered:g}"
     folder = RESULTS / "training" / own
-    wanted = strategies()
+    wanted = strategies(name)
     if options.strategies:
         wanted = {n: wanted[n] for n in options.strategies}
     if options.show:
