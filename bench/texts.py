@@ -58,6 +58,15 @@ def grid() -> list[Recipe]:
     tried += [Recipe(tilt="classes", mix="auto"), Recipe(tilt="classes", mix=0.3)]
     tried += [Recipe(tilt="classes", k=k) for k in (50, 100)]
     tried += [Recipe(tilt=0.7, mix=mix) for mix in (0.5, 1.0)]
+    tried += [
+        Recipe(space=space, value=value, tilt=tilt, rounds=2)
+        for space, value in (("gradient", "gradient_norm"), ("embedding+label", "loss"))
+        for tilt in ("classes", 0.7, 0.85)
+    ]
+    tried += [
+        Recipe(space="gradient", value="gradient_norm", tilt=0.7, mix=0.3),
+        Recipe(space="gradient", value="gradient_norm", tilt=0.7, k=50),
+    ]
     return tried
 
 
@@ -161,6 +170,27 @@ def table(seeds: dict[str, dict[str, Any]], *, most: int = 15) -> Grid:
 
 def _names(seeds: dict[str, dict[str, Any]]) -> list[str]:
     return sorted({name for cell in seeds.values() for name in cell})
+
+
+def unpacked(columns: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
+    """Turn lists of numbers, one for each split, into cells by split and recipe."""
+    cells: dict[str, dict[str, Any]] = {}
+    for name, metrics in columns.items():
+        for at in range(len(metrics[METRICS[0]])):
+            cells.setdefault(str(at), {})[name] = {m: metrics[m][at] for m in METRICS}
+    return cells
+
+
+def reference(name: str) -> dict[str, float]:
+    """Return what the model gives on the holdout when it is trained on all rows."""
+    path = RESULTS / "reference" / f"{name}.json"
+    if not path.is_file():
+        task = TASKS[name]()
+        found = task.measure(task.fit(np.arange(len(task.x)), None, 0))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    kept: dict[str, float] = json.loads(path.read_text())
+    return kept
 
 
 def _say(line: str) -> None:
