@@ -52,7 +52,11 @@ class Answer:
 
 @dataclass
 class ReusableHoldout:
-    """Answers about figures between 0 and 1, such as accuracies, that are means over rows.
+    """Answers about figures that are means over rows, of numbers between two bounds.
+
+    Accuracies lie between 0 and 1. For figures with other bounds, such as differences of two
+    accuracies, threshold and noise are stretched with the distance of the bounds: one row moves
+    such a figure by as much more, and what is promised of answers is promised of these as well.
 
     Noise depends on the seed and the question alone: the same question gets the same answer, and
     costs an event once.
@@ -98,8 +102,8 @@ class ReusableHoldout:
 
     @property
     def left(self) -> int:
-        """Events that are left."""
-        return self.events - self.spent
+        """Events that are left; none, also where `events` was lowered below what is spent."""
+        return max(self.events - self.spent, 0)
 
     def tolerance(self, delta: float = 0.05) -> float:
         """Return what an answer is off from the protected figure by, at most, but for `delta`.
@@ -116,7 +120,16 @@ class ReusableHoldout:
             low, high = (t, high) if tail > delta / 2.0 else (low, t)
         return self.threshold + high
 
-    def ask(self, question: str, opened: float, protected: float, *, delta: float = 0.05) -> Answer:
+    def ask(
+        self,
+        question: str,
+        opened: float,
+        protected: float,
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        delta: float = 0.05,
+    ) -> Answer:
         """Ask about one figure.
 
         Parameters
@@ -126,35 +139,43 @@ class ReusableHoldout:
             question gets the answer it got before.
         opened, protected
             The figure on each half.
+        low, high
+            What the numbers that the figure is a mean of lie between.
         delta
             For the tolerance that is told.
 
         Raises
         ------
         ValueError
-            If a figure is not a number.
+            If a figure is not a number, or not between the bounds.
         """
         if not (math.isfinite(opened) and math.isfinite(protected)):
             raise ValueError(f"{question}: expected two numbers, got {opened} and {protected}")
+        if not (low <= opened <= high and low <= protected <= high and low < high):
+            raise ValueError(
+                f"{question}: expected numbers between {low} and {high}, got {opened} and "
+                f"{protected}"
+            )
         key = hashlib.sha256(question.encode()).hexdigest()[:32]
         if key not in self.answers:
-            self.answers[key] = self._decide(key, opened, protected)
+            self.answers[key] = self._decide(key, opened, protected, high - low)
             self.questions += 1
         known = self.answers[key]
         value = float("nan") if known["value"] is None else float(known["value"])
-        return Answer(value, known["overfitted"], self.tolerance(delta), delta, self.left)
+        tolerance = (high - low) * self.tolerance(delta)
+        return Answer(value, known["overfitted"], tolerance, delta, self.left)
 
-    def _decide(self, key: str, opened: float, protected: float) -> dict[str, Any]:
+    def _decide(self, key: str, opened: float, protected: float, span: float) -> dict[str, Any]:
         own = _laplace(self.seed, key)
         # this one stays until it has been exceeded
         common = _laplace(self.seed, f"threshold {self.spent}")
         limit = self.threshold + 2.0 * self.noise * common[0] + 4.0 * self.noise * own[0]
-        if abs(protected - opened) <= limit:
+        if abs(protected - opened) <= span * limit:
             return {"value": opened, "overfitted": False}
         if self.left < 1:
             return {"value": None, "overfitted": True}
         self.spent += 1
-        return {"value": protected + self.noise * own[1], "overfitted": True}
+        return {"value": protected + span * self.noise * own[1], "overfitted": True}
 
     def to_json(self) -> str:
         """Return its state, to be kept: without it every run would have all events again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,34 @@ def test_its_state_is_kept():
             ReusableHoldout.from_json(text)
 
 
+def test_figures_with_wider_bounds_are_asked_on_their_own_scale():
+    """A difference g of accuracies is asked as (g + 1) / 2 would be, and answered as that is."""
+    refuted = 0
+    for step in range(60):
+        one, other = (ReusableHoldout(rows=2_000, events=5) for _ in range(2))
+        opened, protected = 0.01 * step, -0.005 * step
+        wide = one.ask(f"{step}", opened, protected, low=-1.0, high=1.0)
+        unit = other.ask(f"{step}", (opened + 1) / 2, (protected + 1) / 2)
+        assert wide.overfitted == unit.overfitted
+        assert wide.value == pytest.approx(2 * unit.value - 1)
+        assert wide.tolerance == pytest.approx(2 * unit.tolerance)
+        refuted += wide.overfitted
+    assert 20 < refuted < 58
+
+
+def test_fewer_events_than_were_spent_are_none():
+    holdout = ReusableHoldout(rows=10_000, events=3)
+    for step in range(3):
+        holdout.ask(f"{step}", 0.9, 0.1)
+    fewer = replace(holdout, events=1)
+    assert fewer.left == 0
+    assert math.isnan(fewer.ask("next", 0.9, 0.1).value)
+
+
 def test_what_is_no_figure_is_refused():
     with pytest.raises(ValueError, match="x: expected two numbers"):
         ReusableHoldout(rows=5, events=1).ask("x", float("nan"), 0.5)
+    with pytest.raises(ValueError, match=r"x: expected numbers between 0.0 and 1.0, got -0.1"):
+        ReusableHoldout(rows=5, events=1).ask("x", -0.1, 0.5)
+    with pytest.raises(ValueError, match=r"between -1.0 and 1.0"):
+        ReusableHoldout(rows=5, events=1).ask("x", 0.1, 1.5, low=-1.0, high=1.0)
