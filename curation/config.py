@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from curation.config_encoder import Encoder as Encoder
+from curation.config_evaluation import Evaluation as Evaluation
 from curation.config_source import Source as Source
 from curation.schema import Strict
 
@@ -195,28 +196,6 @@ class Selection(Strict):
         if sum(x is not None for x in (self.budget, self.fraction, self.epsilon)) != 1:
             raise ValueError("selection: give exactly one of `budget`, `fraction`, `epsilon`")
         return self
-
-
-class FineTune(Strict):
-    """Fine-tuning of the real encoder (text), or training a small network (images)."""
-
-    enabled: bool = True
-    epochs: int = Field(5, ge=1)
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
-    batch_size: int = Field(32, ge=1)
-    seeds: int = Field(1, ge=1)
-
-
-class Evaluation(Strict):
-    """What the subset is held against."""
-
-    probe: Literal["linear", "mlp"] = Field(
-        "linear", description="The cheap model trained on embeddings, once per seed and strategy."
-    )
-    probe_seeds: int = Field(10, ge=2, description="Draws of the probe comparison (error bars).")
-    probe_epochs: int = Field(10, ge=1, description="For probe `mlp`.")
-    all_rows: bool = Field(True, description="Also train the probe on all rows.")
-    fine_tune: FineTune = FineTune()
 
 
 class Schedule(Strict):

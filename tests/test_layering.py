@@ -17,8 +17,9 @@ BASE = {"config", "memory", "nearest", "products", "store", "progress", "threads
 # what each part may import from the package, besides itself
 ALLOWED = {
     **dict.fromkeys(DOMAIN, BASE),
-    "config": {"config_encoder", "config_source", "schema"},
+    "config": {"config_encoder", "config_evaluation", "config_source", "schema"},
     "config_encoder": {"schema"},
+    "config_evaluation": {"schema"},
     "config_source": {"schema"},
     "schema": set(),
     "memory": set(),
@@ -38,7 +39,7 @@ ALLOWED = {
     "quarantine": {"store"},
     "retention": {"store", "locks"},
     "terminal": {"progress"},
-    "pipeline": DOMAIN | BASE | {"selection", "locks", "history", "retention"},
+    "pipeline": DOMAIN | BASE | {"selection", "locks", "history", "retention", "holdout"},
     "definitions": {"threads", "pipeline"},
     "cli": {"commands", "threads"},
     "commands": {

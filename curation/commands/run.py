@@ -72,6 +72,7 @@ def run(dataset: str, wait: float) -> None:
 
 
 def _show(console: Console, dataset: Dataset, result: RunResult) -> None:
+    from curation.pipeline.protected import sentences
     from curation.terminal import result_table, said, stage_table
 
     rows = []
@@ -94,13 +95,17 @@ def _show(console: Console, dataset: Dataset, result: RunResult) -> None:
     if not result.success:
         return
     evaluation = dataset.store.need(dataset.at("evaluation_model")).figures
+    held = evaluation.get("holdout", {})
+    which = "open half of the holdout" if held.get("protected") else "holdout"
     for kind, title in (
-        ("probe", "Probe on embeddings, holdout of {rows:,} rows (mean ± 95% over {seeds} seeds)"),
-        ("fine_tune", "Fine-tuned encoder, holdout of {rows:,} rows"),
+        ("probe", "Probe on embeddings, {which}, {rows:,} rows (mean ± 95% over {seeds} seeds)"),
+        ("fine_tune", "Fine-tuned encoder, {which}, {rows:,} rows"),
     ):
         if evaluation.get(kind):
-            told = title.format(rows=evaluation["holdout_rows"], seeds=evaluation["seeds"])
+            told = title.format(which=which, rows=held["open_rows"], seeds=evaluation["seeds"])
             console.print(result_table(kind, evaluation[kind], title=told))
+    for line in sentences(held) if held else []:
+        console.print(f"holdout {line}", soft_wrap=True, highlight=False)
     page = dataset.store.need(dataset.at("report")).path("report.html")
     console.print(f"report  {page}", soft_wrap=True, highlight=False)
     console.print(f"export  {own_name()} export {dataset.name} --out subset.parquet")

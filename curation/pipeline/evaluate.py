@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from curation.encoders import locate_weights
-from curation.models import evaluate, fit_pilot, fit_text_classifier
+from curation.models import fit_pilot, fit_text_classifier
 from curation.pipeline.chosen import Chosen
-from curation.pipeline.codes import Codes
 from curation.pipeline.dataset import (
     CENTROIDS,
+    CODE_VERSIONS,
     EVALUATION_MODEL,
     PILOT_MODEL,
     SELECTED_SUBSET,
@@ -23,6 +24,7 @@ from curation.pipeline.dataset import (
     Outcome,
 )
 from curation.pipeline.findings import Finding
+from curation.pipeline.measured import Measured, Measurements, Ruler
 from curation.pipeline.people import MIB, ROWS_AT_A_TIME, Population
 from curation.pipeline.pilot import (
     fit_score_model,
@@ -32,22 +34,21 @@ from curation.pipeline.pilot import (
     pilot_rows,
 )
 from curation.pipeline.population import population
+from curation.pipeline.protected import consult, told_now
 from curation.pipeline.recipes import columns_and_holdout
 from curation.pipeline.score import Centroids, cluster, rows_of
 from curation.pipeline.strata import current_strata
 from curation.pipeline.subset import draw_subset, load_scored
+from curation.pipeline.summaries import part_tables, summaries, values_of
 from curation.pipeline.tables import SUBSET, write_json
 from curation.pipeline.views import evaluation_view
 from curation.progress import say, track
-from curation.reporting.text import t_interval
 from curation.selection import Fitted, PerRow
-from curation.store import Draft, StoreError, digest
+from curation.store import Artifact, Draft, Recipe, StoreError, digest
 
 RESULTS = "results.json"
 MODEL = "model"
 ALL_ROWS_BLOCKS = 8
-
-Results = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,22 @@ class Setting:
         """``classification`` or ``regression``."""
         return "classification" if self.dataset.columns.label else "regression"
 
+    @cached_property
+    def ruler(self) -> Ruler:
+        """What models are measured with."""
+        return Ruler.of(self.held, self.people.classes)
+
 
 def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
-    """Train on the subset and on uniform rows, and measure both on the holdout."""
-    config = dataset.config
+    """Train on the subset and on uniform rows, and measure both on the holdout.
+
+    Its figures, but for those in ``holdout``, are of the holdout's open half, or of all its rows
+    where it is not split (:mod:`curation.pipeline.halves`): ``task``, ``seeds``, ``holdout_rows``
+    (those of both halves); ``probe`` and ``fine_tune`` by strategy and metric, ``gain`` by metric
+    (:func:`~curation.pipeline.summaries.summaries`); ``per_class`` and ``per_group``
+    (:func:`~curation.pipeline.summaries.part_table`). ``holdout`` is what the protected half
+    answers (:func:`~curation.pipeline.protected.consult`).
+    """
     people = population(dataset)
     subset = dataset.store.need(dataset.at(SELECTED_SUBSET))
     centroids = dataset.store.need(dataset.at(CENTROIDS))
@@ -81,6 +94,7 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         remedy="materialize selected_subset again",
     )
     held = _holdout(dataset)
+    recipe = _recipe(people, subset)
 
     def fill(draft: Draft) -> None:
         if held is None or people.labels is None:
@@ -92,38 +106,77 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         setting = Setting(people, held, centroids.fitted_for(people), scored)
         frame = pl.read_parquet(subset.path(SUBSET))
         chosen = people.find(frame["id"])
-        weights = frame["training_weight"].to_numpy()
-        began = time.monotonic()
-        results = {"probe": probe_results(setting)}
-        probe_seconds = time.monotonic() - began
-        results["fine_tune"] = fine_tune_results(draft, setting, chosen, weights)
-        write_json(draft.folder / RESULTS, results)
-        draft.row_count = len(held)
-        draft.figures.update(_summaries(results, setting))
-        draft.figures["probe_seconds"] = round(probe_seconds, 1)
-        draft.figures["fine_tune_seconds"] = round(time.monotonic() - began - probe_seconds, 1)
-        evaluation_view(draft, results, setting.task)
+        _evaluate(draft, setting, chosen, frame["training_weight"].to_numpy(), recipe.fingerprint)
 
     outcome = dataset.produce(
         EVALUATION_MODEL,
         None,
-        config_hash=digest(
-            [
-                config.evaluation.model_dump(),
-                config.selection.model_dump(),
-                config.score.model_dump(),
-                config.encoder.max_length,
-                columns_and_holdout(config),
-            ]
-        ),
-        upstream={
-            SELECTED_SUBSET: subset.content_hash,
-            "population": people.content_hash,
-        },
+        config_hash=recipe.config_hash,
+        upstream=recipe.upstream,
         fill=fill,
-        seed=config.selection.seed,
+        seed=recipe.seed,
     )
-    return outcome, _findings(dataset, outcome, people, held)
+    findings = _findings(dataset, outcome, people, held)
+    if "skipped" in outcome.artifact.figures:
+        return outcome, findings
+    told, more = told_now(dataset, outcome.artifact.figures["holdout"])
+    return replace(outcome, told=told), [*findings, *more]
+
+
+def _recipe(people: Population, subset: Artifact) -> Recipe:
+    """Return what an evaluation depends on. How many events there are changes no figure."""
+    config = people.dataset.config
+    settings = [
+        config.evaluation.model_dump(exclude={"protected": {"overfitting_events"}}),
+        config.selection.model_dump(),
+        config.score.model_dump(),
+        config.encoder.max_length,
+        config.columns.group,
+        columns_and_holdout(config),
+    ]
+    upstream = {SELECTED_SUBSET: subset.content_hash, "population": people.content_hash}
+    return Recipe(
+        CODE_VERSIONS[EVALUATION_MODEL], digest(settings), upstream, config.selection.seed
+    )
+
+
+def _evaluate(
+    draft: Draft,
+    setting: Setting,
+    chosen: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    fingerprint: str,
+) -> None:
+    """Fill a draft with the evaluation of the published subset, rows and training weights."""
+    began = time.monotonic()
+    measured = {"probe": probe_results(setting)}
+    probe_seconds = time.monotonic() - began
+    measured["fine_tune"] = fine_tune_results(draft, setting, chosen, weights)
+    results = {kind: values_of(table) for kind, table in measured.items()}
+    parts = part_tables(measured, setting.ruler)
+    answers = consult(setting.dataset, setting.ruler.halves, measured, recipe=fingerprint)
+    for note in answers["notes"]:
+        say(note)
+    kept = {
+        name: answers[name]
+        for name in ("open_rows", "protected_rows", "why", "answers")
+        if name in answers
+    }
+    write_json(draft.folder / RESULTS, {**results, **parts, "holdout": kept})
+    draft.row_count = len(setting.held)
+    draft.figures.update(
+        {
+            "holdout_rows": len(setting.held),
+            "task": setting.task,
+            "seeds": setting.dataset.config.evaluation.probe_seeds,
+            **summaries(results),
+            **parts,
+            "holdout": answers,
+            "probe_seconds": round(probe_seconds, 1),
+            "fine_tune_seconds": round(time.monotonic() - began - probe_seconds, 1),
+        }
+    )
+    evaluation_view(draft, results, setting.task)
 
 
 def in_both(people: Population, held: Population) -> int:
@@ -150,15 +203,17 @@ def _why_skipped(dataset: Dataset, held: Population | None) -> str:
     return "there is neither `columns.label` nor `columns.target` to predict"
 
 
-def probe_results(setting: Setting) -> Results:
+def probe_results(setting: Setting) -> Measurements:
     """Compare strategies with the cheap probe, every seed from the start.
 
     A seed draws its own pilot, trains its own pilot model, clusters anew, queries the medoids and
     draws its own subset, so the spread over seeds holds everything that is random in the method.
     The first seed is that of the published subset. Of uniform sampling a seed draws as many rows.
+    It also decides the first weights and the order of the rows of both strategies' models, which
+    differ in their rows alone; neither matters to a linear probe, whose optimum is one point.
     """
     people, wanted = setting.people, setting.dataset.config.evaluation
-    results: Results = {"subset": {}, "uniform": {}}
+    results: Measurements = {"subset": [], "uniform": []}
     first = setting.dataset.config.selection.seed
     with track("compare with uniform", wanted.probe_seeds) as advance:
         for seed in range(first, first + wanted.probe_seeds):
@@ -170,14 +225,11 @@ def probe_results(setting: Setting) -> Results:
                 ("uniform", uniform, None),
             ):
                 x = people.embeddings(rows)
-                metrics = _probe(setting, x, rows, weights, seed)
-                _append(results[name], metrics)
+                results[name].append(_probe(setting, x, rows, weights, seed))
             advance(1)
     if wanted.all_rows and _fits(setting):
         rows = np.arange(len(people))  # the one thing that takes all embeddings at once
-        results["all rows"] = {}
-        metrics = _probe(setting, people.embeddings(rows), rows, None, first)
-        _append(results["all rows"], metrics)
+        results["all rows"] = [_probe(setting, people.embeddings(rows), rows, None, first)]
     return results
 
 
@@ -225,7 +277,7 @@ def _probe(
     rows: NDArray[np.int64],
     weights: NDArray[np.float64] | None,
     seed: int,
-) -> dict[str, float]:
+) -> Measured:
     """Train the probe and measure it on the holdout, which is read block by block."""
     people, wanted = setting.people, setting.dataset.config.evaluation
     assert people.labels is not None  # noqa: S101
@@ -239,28 +291,7 @@ def _probe(
         epochs=wanted.probe_epochs,
         seed=seed,
     )
-    return _measured(setting, model)
-
-
-def _measured(setting: Setting, model: Any) -> dict[str, float]:
-    """Return how well a model predicts the holdout."""
-    held, known = setting.held, setting.held.labels
-    blocks = held.blocks(setting.dataset.config.clusters.block_mib)
-    if not isinstance(known, Codes):
-        guess = np.concatenate([model.predict(x) for _, x in blocks])
-        return evaluate(np.asarray(known), guess, task=setting.task)
-    # classes by their place among all: a text for each row would take many times as much
-    every = np.union1d(known.names, np.array(setting.people.classes, dtype=np.str_))
-    guessed = np.empty(len(held), dtype=np.int32)
-    for rows, x in blocks:
-        guessed[rows] = np.searchsorted(every, model.predict(x))
-    truth = np.searchsorted(every, known.names).astype(np.int32)[known.codes]
-    return evaluate(truth, guessed, task=setting.task)
-
-
-def _append(into: dict[str, list[float]], metrics: dict[str, float]) -> None:
-    for name, value in metrics.items():
-        into.setdefault(name, []).append(float(value))
+    return setting.ruler.measure(model, block_mib=setting.dataset.config.clusters.block_mib)
 
 
 def fine_tune_results(
@@ -268,11 +299,13 @@ def fine_tune_results(
     setting: Setting,
     chosen: NDArray[np.int64],
     weights: NDArray[np.float64],
-) -> Results:
+) -> Measurements:
     """Train the evaluation model on the published subset and keep it.
 
     Text: the real encoder with a classification head, on the subset and on uniform rows. Otherwise
     the small network (or ridge), on the subset alone: the probe comparison is the same model.
+    A seed decides the draw, the head's first weights, dropout, and the order of the batches; both
+    strategies share it.
     """
     config = setting.dataset.config
     wanted = config.evaluation.fine_tune
@@ -294,10 +327,8 @@ def fine_tune_results(
         )
         model.save(folder)
         return {}
-    results: Results = {"subset": {}, "uniform": {}}
-    assert setting.held.labels is not None  # noqa: S101
+    results: Measurements = {"subset": [], "uniform": []}
     held_text = inputs_of(setting.held, np.arange(len(setting.held)))
-    held_labels = setting.held.labels[np.arange(len(setting.held))]
     for number in range(wanted.seeds):
         seed = config.selection.seed + number
         if number > 0:  # the first is the published subset; like uniform, others are drawn anew
@@ -309,10 +340,7 @@ def fine_tune_results(
             tuned = _fine_tune(setting, rows, row_weights, seed, name)
             if name == "subset" and number == 0:
                 tuned.save(folder)
-            _append(
-                results[name],
-                evaluate(held_labels, tuned.predict(held_text), task=setting.task),
-            )
+            results[name].append(setting.ruler.measure_predictions(tuned.predict(held_text)))
     return results
 
 
@@ -342,32 +370,6 @@ def _fine_tune(
     )
 
 
-def _summaries(results: dict[str, Results], setting: Setting) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "holdout_rows": len(setting.held),
-        "task": setting.task,
-        "seeds": setting.dataset.config.evaluation.probe_seeds,
-    }
-    for kind, table in results.items():
-        figures[kind] = {
-            name: {metric: _interval(values) for metric, values in metrics.items()}
-            for name, metrics in table.items()
-        }
-    figures["gain"] = {
-        metric: _interval(
-            [a - b for a, b in zip(values, results["probe"]["uniform"][metric], strict=True)]
-        )
-        for metric, values in results["probe"]["subset"].items()
-    }
-    return figures
-
-
-def _interval(values: list[float]) -> dict[str, float]:
-    """Return mean and 95% t-interval over seeds (of a single value: the value alone)."""
-    mean, low, high = t_interval(values) if len(values) > 1 else (values[0],) * 3
-    return {"mean": float(mean), "low": float(low), "high": float(high), "n": len(values)}
-
-
 def _findings(
     dataset: Dataset, outcome: Outcome, people: Population, held: Population | None
 ) -> list[Finding]:
@@ -382,7 +384,8 @@ def _findings(
         Finding(
             "evaluation_present",
             present,
-            f"{figures['seeds']} seeds on {figures['holdout_rows']:,} holdout rows"
+            f"{figures['seeds']} seeds on {figures['holdout']['open_rows']:,} of "
+            f"{figures['holdout_rows']:,} holdout rows"
             if present
             else f"not evaluated: {figures['skipped']}",
         ),

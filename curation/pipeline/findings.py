@@ -62,6 +62,10 @@ CHECKS: dict[str, dict[str, str]] = {
     "evaluation_model": {
         "evaluation_present": "The subset was held against uniform sampling, with error bars.",
         "holdout_disjoint": "No holdout row is among the training rows.",
+        "holdout_agrees": "What was measured on the holdout's open half holds on the protected "
+        "half.",
+        "holdout_budget": "The protected half has events of overfitting left. If not, take a fresh "
+        "holdout.",
     },
 }
 

@@ -8,6 +8,7 @@ Layout under the store's root::
     <dataset>/<asset>/<shard>/failed.json        # why the shard could not be read or computed
     <dataset>/<asset>/.recipes/<fingerprint>     # which shard has an artifact of that recipe
     <dataset>/.lock                              # held while a data set is curated (locks.py)
+    <dataset>/.holdout-<hash>.json               # what a holdout was asked (pipeline/protected.py)
 
 Names that begin with a dot are never those of shards or versions.
 
