@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from curation.models import (
     evaluate,
     fit_text_classifier,
     load_text_classifier,
+    text_fit,
 )
 from curation.models.text import TextClassifier
 from curation.models.text_fit import _epochs
@@ -185,6 +187,38 @@ def test_progress_counts_rows_of_all_epochs(
         )
     assert heard == [("tune seed 3", 20)]
     assert sum(done) == 20
+
+
+def test_a_seed_decides_the_first_weights_and_the_order(
+    questions: tuple[list[str], list[str]], weights_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both differ with the seed; with the same seed, models of other rows start alike."""
+    heads: list[np.ndarray] = []
+
+    def step(trainer: Any, *_: Any) -> None:
+        heads.append(trainer._head.weight.detach().numpy().copy())
+
+    monkeypatch.setattr(text_fit._Trainer, "step", step)
+    for start, seed in ((0, 0), (0, 1), (100, 0)):
+        fit_text_classifier(
+            questions[0][start : start + 12],
+            questions[1][start : start + 12],
+            weights=None,
+            classes=CLASSES,
+            weights_folder=weights_folder,
+            epochs=1,
+            batch_size=12,
+            seed=seed,
+        )
+    one, other_seed, other_rows = heads
+    assert not np.allclose(one, other_seed)
+    assert np.array_equal(one, other_rows)
+    orders = [
+        np.concatenate(list(_epochs([9] * 40, batch_size=8, epochs=1, seed=seed))).tolist()
+        for seed in (0, 1, 0)
+    ]
+    assert orders[0] != orders[1]
+    assert orders[0] == orders[2]
 
 
 def test_epochs_hold_every_row_once_in_even_batches() -> None:
