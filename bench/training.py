@@ -1,7 +1,7 @@
 """Does it help? Every strategy on images and texts, with paired seeds.
 
 ``python -m bench.training images`` (or ``r8``, ``r52``, ``questions``, ``reviews``) measures what
-is not there yet and prints the tables. ``--write`` fills docs/results/TASK.md and draws its plot.
+is not there yet and prints the tables; ``bench.pages`` and ``bench.images`` write the pages.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bench.experiment import METRICS, Cells, kept, run, summary
 from bench.harness import RESULTS
 from bench.recipes import strategies_of
-from bench.show import Grid, fill
+from bench.show import Grid
 from bench.tasks import TASKS
 from curation import baselines
 from curation.baselines import sampled
 from curation.progress import LogListener, listen
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "results"
 SEEDS = 20
 BUDGETS = {
     "images": (500, 1000, 2000, 4000, 8000),
@@ -86,38 +84,6 @@ def _cell(line: dict[str, Any] | None, metric: str, name: str) -> str:
     return f"**{text}**" if gain["low"] > 0.0 else text
 
 
-def plot(cells: Cells, path: Path) -> None:
-    """Draw the gain over uniform against the budget, with intervals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    found = summary(cells)
-    budgets = sorted(found, key=int)
-    figure, axes = plt.subplots(figsize=(9.0, 5.0))
-    names = sorted({n for one in found.values() for n in one} - {"uniform"})
-    for i, name in enumerate(names):
-        own = name.startswith("ours")
-        gains = [found[b][name]["accuracy_gain"] for b in budgets if name in found[b]]
-        at = [int(b) * 1.02 ** (i - len(names) / 2) for b in budgets if name in found[b]]
-        means = [100.0 * g["mean"] for g in gains]
-        spread = [100.0 * (g["high"] - g["low"]) / 2.0 for g in gains]
-        axes.errorbar(
-            at, means, yerr=spread, label=name, marker="o" if own else ".", capsize=2,
-            linewidth=2.0 if own else 0.8, color=None if own else plt.cm.tab20(i % 20),
-        )  # fmt: skip
-    axes.axhline(0.0, color="k", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xticks([int(b) for b in budgets], [f"{int(b):,}" for b in budgets])
-    axes.set_xlabel("rows")
-    axes.set_ylabel("accuracy over uniform (points)")
-    axes.legend(fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -131,7 +97,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strategies", nargs="+", help="left out: all")
     parser.add_argument("--tempered", type=float, default=1.0, help="exponent of the weights")
     parser.add_argument("--show", action="store_true", help="measure nothing")
-    parser.add_argument("--write", action="store_true", help="fill the page and draw its plot")
     options = parser.parse_args(arguments)
     name = options.task
     own = name if options.tempered == 1.0 else f"{name}-tempered-{options.tempered:g}"
@@ -154,11 +119,6 @@ def main(arguments: list[str] | None = None) -> int:
     made = tables(cells)
     for grid in made.values():
         print(f"\n{grid.title}\n\n{grid.markdown()}")
-    if options.write:
-        cells = kept(folder)
-        page = DOCS / f"{name}.md"
-        page.write_text(fill(page.read_text(), made))
-        plot(cells, DOCS.parent / "images" / f"training-{name}.png")
     return 0
 
 
