@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from curation import baselines, sampling
 from curation.baselines import Choice, Pool, sampled
-from curation.models import fit_pilot
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,6 @@ class Recipe:
         Of :func:`curation.select`.
     exponent
         Training weights are the weights raised to this.
-    rounds
-        With 2, half of the rows are drawn first, and the pilot model is trained again on all that
-        are there before the others are.
     """
 
     space: str = "embedding+label"
@@ -42,22 +38,18 @@ class Recipe:
     k: int | str = "auto"
     mix: float | str = 0.1
     exponent: float = 0.5
-    rounds: int = 1
 
     def __str__(self) -> str:
         """Return a name."""
         tilt = f"{self.tilt:g}" if isinstance(self.tilt, float) else self.tilt or "none"
         return (
             f"{self.space}, {self.value}, tilt {tilt}, k {self.k}, mix {self.mix}, "
-            + ("" if self.rounds == 1 else f"{self.rounds} rounds, ")
-            + f"w^{self.exponent:g}"
+            f"w^{self.exponent:g}"
         )
 
 
 def follow(pool: Pool, size: int, rng: np.random.Generator, *, recipe: Recipe) -> Choice:
     """Choose by a recipe; a :data:`curation.baselines.Strategy` once `recipe` is given."""
-    if recipe.rounds > 1:
-        return _in_rounds(pool, size, rng, recipe)
     own = replace(pool, value=recipe.value)
     options: dict[str, Any] = {"k": recipe.k, "mix": recipe.mix, "design": "systematic"}
     if recipe.tilt == "classes":
@@ -71,32 +63,6 @@ def follow(pool: Pool, size: int, rng: np.random.Generator, *, recipe: Recipe) -
         found = sampled.ours_by_label(own, size, rng, space=recipe.space, **options)
     pool.evaluations += own.evaluations
     return temper(found, recipe.exponent)
-
-
-def _in_rounds(pool: Pool, size: int, rng: np.random.Generator, recipe: Recipe) -> Choice:
-    """Draw a part, train on all rows so far, and draw the next from those that are left.
-
-    The model in between takes rows as they are: tilted rows without weights are nearly balanced,
-    and a model that knows rare classes is what the first pilot could not be. A round's weights
-    count in proportion to its rows (docs/methods.md, adaptive rounds).
-    """
-    once = replace(recipe, rounds=1, exponent=1.0)
-    parts: list[Choice] = []
-    known, model = pool.pilot, pool.model
-    for part in np.diff(np.linspace(0, size, recipe.rounds + 1).round().astype(int)):
-        if parts:
-            x, y = pool.given(known), pool.labels[known]
-            model = fit_pilot("probe", x, y, task="classification", classes=pool.classes)
-        own = replace(pool, pilot=known, model=model)
-        parts.append(follow(own, int(part), rng, recipe=once))
-        pool.evaluations += own.evaluations
-        known = np.concatenate([known, parts[-1].rows])
-    weights = [
-        len(one.rows) / size * (np.ones(len(one.rows)) if one.weights is None else one.weights)
-        for one in parts
-    ]
-    rows = np.concatenate([one.rows for one in parts])
-    return temper(Choice(rows, np.concatenate(weights)), recipe.exponent)
 
 
 def temper(found: Choice, exponent: float) -> Choice:
@@ -130,16 +96,23 @@ def class_shares(labels: Any, size: int, balance: float) -> dict[str, float]:
     return {str(name): float(share) for name, share in zip(names, shares, strict=True)}
 
 
-RECIPES: dict[str, Recipe] = {}
-"""By task; found on validation rows by ``bench.texts``."""
+TILTED = Recipe(mix="auto", exponent=0.0)
+BY_GRADIENT = Recipe(space="gradient", value="gradient_norm", tilt=0.7, exponent=0.0)
+RECIPES = {
+    "questions": {"recipe": TILTED},
+    "r8": {"recipe": TILTED, "recipe-gradient": BY_GRADIENT},
+    "r52": {"recipe": TILTED},
+}
+"""By task: what was best on validation rows (``bench.texts``)."""
 
 
 def strategies_of(task: str) -> dict[str, baselines.Strategy]:
-    """Return all strategies by name, with the task's ``recipe`` where there is one."""
-    found = dict(baselines.STRATEGIES)
-    if task in RECIPES:
-        found["recipe"] = partial(follow, recipe=RECIPES[task])
-    return found
+    """Return all strategies by name, with the recipes of the task where there are any."""
+    recipes = RECIPES.get(task, {})
+    return {
+        **baselines.STRATEGIES,
+        **{name: partial(follow, recipe=recipe) for name, recipe in recipes.items()},
+    }
 
 
 def all_weights(pool: Pool, chosen: Choice) -> NDArray[np.float64] | None:

@@ -58,15 +58,7 @@ def grid() -> list[Recipe]:
     tried += [Recipe(tilt="classes", mix="auto"), Recipe(tilt="classes", mix=0.3)]
     tried += [Recipe(tilt="classes", k=k) for k in (50, 100)]
     tried += [Recipe(tilt=0.7, mix=mix) for mix in (0.5, 1.0)]
-    tried += [
-        Recipe(space=space, value=value, tilt=tilt, rounds=2)
-        for space, value in (("gradient", "gradient_norm"), ("embedding+label", "loss"))
-        for tilt in ("classes", 0.7, 0.85)
-    ]
-    tried += [
-        Recipe(space="gradient", value="gradient_norm", tilt=0.7, mix=0.3),
-        Recipe(space="gradient", value="gradient_norm", tilt=0.7, k=50),
-    ]
+    tried += [Recipe(tilt=tilt, mix="auto") for tilt in (0.5, 0.6, 0.7)]
     return tried
 
 
