@@ -10,13 +10,15 @@ import os
 import resource
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
 LIBRARIES = {"torch": 195, "scipy": 45, "sklearn": 20, "faiss": 15}  # MiB that importing them takes
 _ROOT = Path("/")
+_counting = 0  # how many stages, one inside another, the peak is counted for
 _NO_LIMIT = 1 << 60  # version 1 of control groups writes a huge number where there is no limit
 
 
@@ -144,6 +146,20 @@ def peak() -> int:
         return found
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+@contextmanager
+def peak_from_now() -> Iterator[None]:
+    """Let :func:`peak` count from here on, where the system can; inside another, from that one."""
+    global _counting
+    if _counting == 0:
+        with suppress(OSError):  # then it stays that of the process so far
+            Path("/proc/self/clear_refs").write_text("5")
+    _counting += 1
+    try:
+        yield
+    finally:
+        _counting -= 1
 
 
 def limit() -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.config import Columns, CuratedDatasetConfig
+from curation.memory import MIB, peak, peak_from_now
 from curation.sources import ShardSource, open_source, stored_columns
 from curation.store import Address, Artifact, Draft, Recipe, Store, StoreError
 
@@ -44,9 +45,9 @@ CODE_VERSIONS = {
     PILOT_MODEL: "4",
     CENTROIDS: "5",
     SENSITIVITY_SCORES: "4",
-    SELECTED_SUBSET: "4",
+    SELECTED_SUBSET: "5",
     EVALUATION_MODEL: "6",
-    REPORT: "2",
+    REPORT: "3",
 }
 
 
@@ -150,8 +151,14 @@ class Dataset:
         if found is not None:
             return Outcome(found, True, time.monotonic() - began, told or {})
         keep = 1 if asset in PER_SHARD else None
+
+        def fill_and_measure(draft: Draft) -> None:
+            with peak_from_now():
+                fill(draft)
+            draft.peak_mib = round(peak() / MIB, 1)
+
         artifact = self.store.write(
-            at, recipe, fill, publish=publish, keep=keep, index=asset in ADOPTED
+            at, recipe, fill_and_measure, publish=publish, keep=keep, index=asset in ADOPTED
         )
         return Outcome(artifact, False, time.monotonic() - began, told or {})
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from curation.memory import MIB, Need, Plan, available, mib, peak, resident
+from curation.memory import MIB, Need, Plan, available, mib, peak, peak_from_now, resident
 from curation.pipeline.dataset import (
     CENTROIDS,
     EMBEDDINGS,
@@ -116,17 +115,9 @@ def watched(dataset: Dataset, stage: str, shard: str | None = None) -> Iterator[
             watch.told["memory_warning"] = f"more than the {mib(free)} that were free; {REMEDY}"
         watch.told["memory_planned_mib"] = round(watch.plan.bytes / MIB, 1)
     before = resident()
-    _forget_peak()
-    yield watch
+    with peak_from_now():
+        yield watch
     watch.told["memory_peak_mib"] = round(max(peak() - before, 0) / MIB, 1)
-
-
-def _forget_peak() -> None:
-    """Let the system count the peak from now on, where it can; else it is that of the process."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def first_told(dataset: Dataset) -> str | None:

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from curation import sampling
+from curation.pipeline.by_cluster import Tally, by_cluster, write_by_cluster
 from curation.pipeline.changes import SHARDS, what_changed
 from curation.pipeline.chosen import Chosen, Part, choose
 from curation.pipeline.dataset import (
@@ -19,10 +20,11 @@ from curation.pipeline.dataset import (
     Dataset,
     Outcome,
 )
+from curation.pipeline.estimated import error_curve, estimate_total
 from curation.pipeline.findings import Finding, subset_findings
 from curation.pipeline.needs import watched
 from curation.pipeline.people import Population
-from curation.pipeline.pilot import budget_of, load_score_model, pilot_in, query_scores
+from curation.pipeline.pilot import budget_of, load_score_model, pilot_in
 from curation.pipeline.population import population
 from curation.pipeline.rounds import choose_in_rounds
 from curation.pipeline.score import Centroids
@@ -136,7 +138,9 @@ def draw_and_check(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         people.left_out.write(draft.folder / LEFT_OUT)
         write_json(draft.folder / SHARDS, dict(people.hashes))
         draft.row_count = len(frame)
-        draft.figures.update(_figures(people, chosen, centroids))
+        told, tally = _figures(people, chosen, centroids, fitted, scored)
+        draft.figures.update(told)
+        write_by_cluster(draft, by_cluster(tally, chosen, scored, fitted))
         draft.figures["changes"] = what_changed(people, frame, chosen, config_hash)
         subset_view(draft, frame, people)
 
@@ -187,12 +191,15 @@ def _frame(people: Population, chosen: Chosen, fitted: Fitted, scored: PerRow) -
     return frame.select(*ours, *(c for c in frame.columns if c not in (*ours, "split")))
 
 
-def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[str, object]:
-    dataset = people.dataset
-    wanted = dataset.config.selection
-    once, fitted = len(chosen.parts) == 1, centroids.fitted
+def _figures(
+    people: Population, chosen: Chosen, centroids: Centroids, fitted: Fitted, scored: PerRow
+) -> tuple[dict[str, Any], Tally]:
+    """Return what is noted of a subset, and what the rows that were evaluated say of clusters."""
+    estimate, tally = estimate_total(people, chosen, fitted, scored)
+    wanted = people.dataset.config.selection
     laws = [law_of(part.drawn, part.law, part.draws) for part in chosen.parts]
     tags = people.tags[chosen.rest]
+    once = len(chosen.parts) == 1
     certificate = sampling.certify_rounds(
         [(part.scores, law, part.draws) for part, law in zip(chosen.parts, laws, strict=True)],
         additive=chosen.additive,
@@ -204,9 +211,10 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
     spread = np.sqrt(
         sum((part.draws / chosen.draws * _spread_of_weights(part)) ** 2 for part in chosen.parts)
     )
-    figures: dict[str, object] = {
+    smooth = fitted.smoothness
+    figures = {
         "rows": len(people),
-        "budget": budget_of(dataset, len(people)),
+        "budget": budget_of(people.dataset, len(people)),
         "distinct_rows": len(chosen.rows),
         "pilot_rows": int((chosen.reason == "pilot").sum()),
         "take_all_rows": int((chosen.reason == "take-all").sum()),
@@ -219,18 +227,19 @@ def _figures(people: Population, chosen: Chosen, centroids: Centroids) -> dict[s
         "largest_weight": float(chosen.weight.max()),
         "effective_sample_size": sampling.effective_sample_size(chosen.weight),
         "training_effective_sample_size": sampling.effective_sample_size(chosen.training_weight),
-        "proxy": centroids.fitted.proxy.name,
-        "mix": centroids.fitted.smoothness.mix,
-        "reach": centroids.fitted.smoothness.reach,
-        "power": centroids.fitted.smoothness.power,
-        "verdict": centroids.fitted.smoothness.verdict,
+        "proxy": fitted.proxy.name,
+        "mix": smooth.mix,
+        "reach": smooth.reach,
+        "power": smooth.power,
+        "verdict": smooth.verdict,
         "certificate": asdict(certificate),
         "missing_shards": dict(people.missing),
         "stale_shards": dict(people.stale),
         "repeats": people.repeats,
+        "estimate": estimate,
+        "error_curve": error_curve(people, chosen, fitted, scored, estimate),
     }
-    figures["estimate"] = _estimate(people, chosen)
-    return figures
+    return figures, tally
 
 
 def _spread_of_weights(part: Part) -> float:
@@ -240,53 +249,3 @@ def _spread_of_weights(part: Part) -> float:
         return float(np.sqrt(np.sum((1.0 - pi) / pi)))
     inverse = float(np.sum(1.0 / part.law))
     return float(np.sqrt(max(inverse - float(len(part.law)) ** 2, 0.0) / part.draws))
-
-
-def _estimate(people: Population, chosen: Chosen) -> dict[str, Any]:
-    """Estimate the total score from the subset, and measure the error where that is cheap.
-
-    The score of the pilot's own rows is known from training it; the drawn rows are evaluated once.
-    A probe or a small network can be asked for every row in a moment, which gives the true total,
-    and what uniform rows of the same number would have said; a transformer or a score column
-    can't, and the interval stands alone.
-    """
-    dataset = people.dataset
-    model = load_score_model(dataset.store.need(dataset.at(PILOT_MODEL)))
-    first, pilot = chosen.parts[0], chosen.pilot
-    known = float(query_scores(people, model, pilot).sum()) if len(pilot) else 0.0
-    rows = np.setdiff1d(chosen.rows, pilot)
-    values = query_scores(people, model, rows)
-
-    def values_of(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-        return values[np.searchsorted(rows, drawn)]
-
-    above = values_of(chosen.rest[first.drawn.indices]) > first.scores[first.drawn.indices] + 1e-12
-    result: dict[str, Any] = {
-        **_known_interval(chosen.estimate(values_of, known=known)),
-        "evaluations": len(pilot) + len(rows),
-        "violated_share": float(np.mean(above)),
-        "truth": None,
-    }
-    if dataset.config.score.model in ("probe", "mlp"):
-        result["truth"] = _true_total(people, model)
-        rng = np.random.default_rng([dataset.config.selection.seed, 4])
-        n = len(chosen.rest)
-        other = sampling.draw("uniform", np.full(n, 1.0 / n), len(rows), rng=rng)
-        values = query_scores(people, model, chosen.rest[other.indices])
-        result["uniform"] = _known_interval(sampling.estimate_total(values, other, known=known))
-    return result
-
-
-def _known_interval(estimate: sampling.Estimate) -> dict[str, float | None]:
-    """Return an estimate's fields, None for those that fewer than two random draws leave open."""
-    return {k: v if np.isfinite(v) else None for k, v in asdict(estimate).items()}
-
-
-def _true_total(people: Population, model: Any) -> float:
-    """Return the total score over all rows, asked for block by block."""
-    assert people.labels is not None  # noqa: S101  a pilot model has labels
-    value = people.dataset.config.score.value
-    return sum(
-        float(np.sum(model.score(block, people.labels[rows], value=value)))
-        for rows, block in people.blocks(people.dataset.config.clusters.block_mib)
-    )

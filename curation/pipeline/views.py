@@ -63,7 +63,7 @@ def views_of(artifact: Artifact) -> dict[str, bytes]:
     return {
         name.removeprefix(VIEW_PREFIX).removesuffix(".png"): artifact.path(name).read_bytes()
         for name in sorted(artifact.manifest.files)
-        if name.startswith(VIEW_PREFIX)
+        if name.startswith(VIEW_PREFIX) and name.endswith(".png")
     }
 
 

@@ -7,6 +7,7 @@ for everything that both need.
 from curation.sampling.guard import FLAT
 from curation.selection.api import select
 from curation.selection.calibrated import Kind, calibrate
+from curation.selection.curve import Foresight
 from curation.selection.drawing import law_of
 from curation.selection.fit import (
     Borders,
@@ -22,6 +23,7 @@ from curation.selection.fit import (
 from curation.selection.inputs import Labels, Numbers, read_labels
 from curation.selection.needs import memory_needed
 from curation.selection.parts import from_parts, to_parts
+from curation.selection.per_row import find_tags
 from curation.selection.plan import AUTO_K_MOST, label_scale, resolve_budget, resolve_k
 from curation.selection.regression import RegressionSelection, select_regression
 from curation.selection.result import Selection
@@ -35,6 +37,7 @@ __all__ = [
     "AdaptiveRounds",
     "Borders",
     "Fitted",
+    "Foresight",
     "Kind",
     "Labels",
     "Numbers",
@@ -46,6 +49,7 @@ __all__ = [
     "above",
     "assign",
     "calibrate",
+    "find_tags",
     "fit",
     "fit_sample",
     "from_parts",

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from curation import sampling
-from curation.sampling import guard
-from curation.sampling.stratified import DRAWS_PER_STRATUM
 from curation.selection.calibrated import Calibrated, Kind, calibrate
+from curation.selection.curve import Foresight
 from curation.selection.drawing import Drawing, draw_from, law_of
 from curation.selection.fit import Borders
 from curation.selection.per_row import find_tags
@@ -259,8 +258,19 @@ class Selection:
         n = state.n
         if budgets is None:
             budgets = np.unique(np.geomspace(min(20, n), n, 12).round().astype(int)).tolist()
-        ours = [self._expected_error(m) for m in budgets]
-        uniform = [smooth.uniform_error * float(np.sqrt((1.0 - m / n) / m)) for m in budgets]
+        total = 0.0 if state.design == "stratified_uniform" else self._raised_total()
+        foresight = Foresight(
+            pilot=pilot,
+            pilot_law=state.fitted.law_of_pilot(total=total, rows=n),
+            proxy=np.asarray(state.rows.proxy),
+            law=np.asarray(state.law),
+            order=np.asarray(state.order),
+            rows=n,
+            design=state.design,
+            uniform_error=smooth.uniform_error,
+        )
+        ours = [foresight.error(m) for m in budgets]
+        uniform = [foresight.uniform(m) for m in budgets]
         square = [(error / max(smooth.uniform_error, 1e-300)) ** 2 for error in ours]
         equal = [round(1.0 / (value + 1.0 / n)) for value in square]
         return pl.DataFrame(
@@ -271,37 +281,6 @@ class Selection:
                 "uniform_budget": equal,
             }
         )
-
-    def _expected_error(self, budget: int) -> float:
-        """Expected relative error of a Horvitz-Thompson total from that many draws."""
-        state, pilot = self._state, self._state.fitted.pilot
-        smooth, n, design = state.fitted.smoothness, self._state.n, self._state.design
-        if pilot is None or design == "uniform":
-            return smooth.uniform_error * float(np.sqrt((1.0 - budget / n) / budget))
-        grown = n / float(pilot.weight.sum())  # since the pilot's rows were asked for
-        scale = max(grown * float(pilot.weight @ pilot.score), 1e-300)
-        total = self._raised_total()
-        flat = design == "stratified_uniform"
-        law = state.fitted.law_of_pilot(total=0.0 if flat else total, rows=n)
-        parts = grown * guard.contributions(pilot, law, design)
-        if design == "iid":
-            return float(np.sqrt(parts.sum() / budget)) / scale
-        laws, order = np.asarray(state.law), np.asarray(state.order)
-        chance = sampling.inclusion_probabilities(laws, budget)
-        rest = float(laws[chance < 1.0].sum())
-        pace = (budget - int((chance >= 1.0).sum())) / rest if rest > 0.0 else np.inf
-        pi = np.minimum(pace * law, 1.0)
-        variance = float((parts * law * (1.0 - pi) / pi).sum())
-        if design not in guard.UNSTRATIFIED and rest > 0.0:
-            walk = order[chance[order] < 1.0]
-            strata = max(1, round(float(chance[walk].sum()) / DRAWS_PER_STRATUM))
-            left = 1.0 - chance[walk]
-            variance += float(
-                guard.proxy_spread(
-                    state.rows.proxy[walk] * left, chance[walk] * left, strata=strata
-                )
-            )
-        return float(np.sqrt(variance)) / scale
 
     def _raised_total(self) -> float:
         """Sum of what the law is proportional to before mixtures."""

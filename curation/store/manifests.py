@@ -74,7 +74,8 @@ class Manifest:
     """What a version says of itself.
 
     `ordinal` counts the versions of an address in the order they were written; `created` comes from
-    a clock, which may go backwards, and is for display.
+    a clock, which may go backwards, and is for display. `seconds` and `peak_mib` are what writing
+    it took: time, and the most memory the process held.
     """
 
     dataset: str
@@ -92,16 +93,18 @@ class Manifest:
     created: str
     seconds: float
     ordinal: int = 0  # versions from before it was counted are the oldest
+    peak_mib: float = 0.0  # 0: not measured
 
 
 @dataclass
 class Draft:
-    """A version being written."""
+    """A version being written; `peak_mib` is the most memory the process held meanwhile."""
 
     folder: Path
     row_count: int = 0
     schema: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    peak_mib: float = 0.0
 
 
 def digest(value: Any) -> str:
@@ -135,6 +138,7 @@ def describe(at: Address, recipe: Recipe, draft: Draft, *, seconds: float) -> Ma
         libraries=_libraries(),
         created=utc_now(),
         seconds=round(seconds, 3),
+        peak_mib=draft.peak_mib,
     )
 
 
