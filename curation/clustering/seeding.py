@@ -10,6 +10,8 @@ from curation import products
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
+PLENTY = 56  # points to a centre from which half of them race: each step reads all that do, and
+# half of 64 cost 0.0 to 0.4% more after Lloyd's iterations
 WIDE = 64  # coordinates from which distances are computed in whole steps
 MANY = 1 << 18  # points times centres, likewise
 COARSE = 50.0  # how many times their rounding error squared distances must be
@@ -27,7 +29,8 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     winner only where it takes part in winning, so nearly the same points lead to nearly the same
     centres, which draws by a stream of random numbers would not. Of the first few to arrive, the
     one that lowers the cost most is taken: small clusters far from all others are found that single
-    draws leave merged.
+    draws leave merged. Where there are many points to a centre, the half with the smaller numbers
+    takes part.
 
     Parameters
     ----------
@@ -45,12 +48,14 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     ndarray
         (k, d) float32. Where the points have fewer than k different places, some are equal.
     """
-    m = len(points)
+    if len(points) >= PLENTY * k:
+        half = np.flatnonzero(numbers <= np.median(numbers))
+        points, numbers = points[half], numbers[half]
     words = (numbers * 2.0**53).astype(np.uint64)
     keys = np.random.default_rng([seed, 0x6B2B2B]).integers(2**64, size=(k, 2), dtype=np.uint64)
     at_home = _standard(points)
     chosen = None
-    if points.shape[1] >= WIDE and m * k >= MANY:
+    if points.shape[1] >= WIDE and len(points) * k >= MANY:
         whole = _Whole.of(at_home, k)
         chosen, left = _race(whole, words, keys)
         if left < COARSE * whole.noise:
