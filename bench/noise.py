@@ -76,7 +76,7 @@ def thin(task: Task, rng: np.random.Generator) -> tuple[Task, Marked]:
 
 CASES = {
     "r8-flipped": Case("r8", flip, 548),
-    "reviews-flipped": Case("reviews", flip, 1000),
+    "reviews-flipped": Case("reviews", flip, 688),
     "reviews-imbalanced": Case("reviews", thin, 500),
 }
 

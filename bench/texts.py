@@ -31,7 +31,7 @@ HELD_SHARE = 0.2
 FIRST = 4  # splits that every recipe is tried on, and
 SPLITS = 12  # that the best are tried on
 FINALISTS = 6
-BUDGETS = {"r8": 274, "r52": 653, "questions": 646, "reviews": 1000}
+BUDGETS = {"r8": 274, "r52": 653, "questions": 646, "reviews": 688}
 EXPONENTS = (0.0, 0.25, 0.5, 1.0)
 BESIDE = ("uniform", "class-balanced", "class-stratified", "margin")
 SPACES = ("embedding", "embedding+label", "gradient")
@@ -47,14 +47,16 @@ def split(task: Task, seed: int) -> Task:
     )
 
 
-def grid() -> list[Recipe]:
-    """Return the recipes that are tried, without their exponents."""
-    tried = [
-        Recipe(space=space, value=value, tilt=tilt)
-        for space in SPACES
-        for value in ("loss", "gradient_norm")
-        for tilt in (None, "classes", 0.5, 0.7, 0.85)
-    ]
+def grid(task: str) -> list[Recipe]:
+    """Return the recipes that are tried, without their exponents.
+
+    Reviews have two classes of one size: there is nothing to tilt.
+    """
+    both = [(space, value) for space in SPACES for value in ("loss", "gradient_norm")]
+    if task == "reviews":
+        mixes: tuple[float | str, ...] = (0.1, "auto", 0.5)
+        return [Recipe(s, v, tilt=None, mix=mix) for s, v in both for mix in mixes]
+    tried = [Recipe(s, v, tilt) for s, v in both for tilt in (None, "classes", 0.5, 0.7, 0.85)]
     tried += [Recipe(tilt="classes", mix="auto"), Recipe(tilt="classes", mix=0.3)]
     tried += [Recipe(tilt="classes", k=k) for k in (50, 100)]
     tried += [Recipe(tilt=0.7, mix=mix) for mix in (0.5, 1.0)]
@@ -81,7 +83,7 @@ def search(name: str, *, splits: int, finalists: int, path: Path) -> Cells:
     with track(f"recipes for {name}", splits) as advance:
         for seed in range(splits):
             cell = cells.setdefault(str(budget), {}).setdefault(str(seed), {})
-            tried = grid() if seed < FIRST else best(cells[str(budget)], finalists)
+            tried = grid(name) if seed < FIRST else best(name, cells[str(budget)], finalists)
             for recipe, found in _one_split(whole, budget, seed, tried, cell):
                 cell[recipe] = found
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,7 @@ def search(name: str, *, splits: int, finalists: int, path: Path) -> Cells:
     return cells
 
 
-def best(seeds: dict[str, dict[str, Any]], finalists: int) -> list[Recipe]:
+def best(task: str, seeds: dict[str, dict[str, Any]], finalists: int) -> list[Recipe]:
     """Return the recipes whose best exponent had most of accuracy plus macro-F1 at first."""
     first = [seeds[str(seed)] for seed in range(FIRST)]
 
@@ -103,7 +105,7 @@ def best(seeds: dict[str, dict[str, Any]], finalists: int) -> list[Recipe]:
             for name in names
         )
 
-    return sorted(grid(), key=worth, reverse=True)[:finalists]
+    return sorted(grid(task), key=worth, reverse=True)[:finalists]
 
 
 def _one_split(

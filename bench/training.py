@@ -26,7 +26,7 @@ BUDGETS = {
     "r8": (274, 548),
     "r52": (653,),
     "questions": (646,),
-    "reviews": (500, 1000, 2000),
+    "reviews": (688,),
 }
 TILTED = {
     "ours-tilted": partial(sampled.ours_by_label, tilt="classes"),
