@@ -227,13 +227,13 @@ def sentences(figures: dict[str, Any]) -> list[str]:
     lines = []
     for kind in dict.fromkeys(a["kind"] for a in figures["answers"]):
         said = ", ".join(
-            f"{a['strategy']} {_shown(a)} ± {a['tolerance']:.2f}"
-            for a in figures["answers"]
-            if a["kind"] == kind
+            f"{a['strategy']} {_shown(a)}" for a in figures["answers"] if a["kind"] == kind
         )
         lines.append(f"{kind.replace('_', ' ')}, {ACCURACY} as its protected half answers: {said}")
     lines.append(
-        f"{figures['protected_rows']:,} protected rows, {figures['questions']:,} questions, "
+        f"{figures['protected_rows']:,} protected rows: an answer is within "
+        f"{figures['tolerance']:.2f} of their figure (a gain within {2 * figures['tolerance']:.2f}"
+        f") but for {figures['delta']:.0%}; {figures['questions']:,} questions, "
         f"{figures['events_left']} of {figures['overfitting_events']} events of overfitting left"
     )
     return [*lines, *figures["notes"]]
