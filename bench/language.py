@@ -218,6 +218,7 @@ def fine_tune(
         How often each text is seen.
     """
     import datasets
+    import torch
     from transformers import TrainingArguments
 
     from curation.models.training import WeightedTrainer
@@ -232,14 +233,15 @@ def fine_tune(
             return super().compute_loss(model, inputs, return_outputs, **kwargs)
 
     data = datasets.Dataset.from_dict({"input_ids": texts, "training_weight": weights.tolist()})
+    on_cpu = resolve_device("auto") == "cpu"
     settings = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=BATCH,
         num_train_epochs=epochs,
         learning_rate=rate,
         warmup_steps=2,
-        bf16=True,
-        use_cpu=resolve_device("auto") == "cpu",
+        bf16=on_cpu or torch.cuda.is_bf16_supported(),
+        use_cpu=on_cpu,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",

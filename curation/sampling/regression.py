@@ -8,21 +8,32 @@ function here raises ValueError, naming the row, for a shape or a number that is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import sparse
 
 from curation.sampling.laws import balanced_constant, law, sensitivity
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.integer]
-Numbers = NDArray[Any]
-Ids = NDArray[np.int64]
+from curation.sampling.linear import (
+    Floats,
+    Ids,
+    Integers,
+    Numbers,
+    as_integers,
+    as_matrix,
+    as_scalar,
+    as_vector,
+    blocks_of,
+    refuse,
+    rounding_of,
+    solve,
+    squared_lengths,
+    triangle_of,
+    whiten,
+)
 
 SCORE_SHARE, LEVERAGE_SHARE, UNIFORM_SHARE = 0.4, 0.4, 0.2
-BLOCK_MIB = 16  # of float64 copies made at a time, whatever n is
+SKETCH_ROWS, SKETCH_COLUMNS = 8, 16  # rows for each column of the features; columns in their place
 
 
 def regression_scores(
@@ -71,19 +82,19 @@ def regression_scores(
     ValueError
         If a shape or a number is wrong; the message names the row or the cluster.
     """
-    a = _matrix(features)
-    b = _vector(targets, len(a), "target of row")
-    v = _vector(distance, len(a), "distance of row", least=0.0)
+    a = as_matrix(features)
+    b = as_vector(targets, len(a), "target of row")
+    v = as_vector(distance, len(a), "distance of row", least=0.0)
     cluster, sizes, medoids = _clusters(cluster, sizes, medoid_rows, rows=len(a))
     centres, values = a[medoids].astype(np.float64), b[medoids]
-    x0 = _solve(_triangle(centres, values, sizes), _scalar(ridge, "ridge"), _rounding(a))
+    x0 = solve(triangle_of(centres, values, sizes), as_scalar(ridge, "ridge"), rounding_of(a))
     residual = centres @ x0 - values
     # Rounding is no residual: the balanced constant would blow it up to half of the score.
-    noise = _rounding(a) * (np.abs(centres) @ np.abs(x0) + np.abs(values))
+    noise = rounding_of(a) * (np.abs(centres) @ np.abs(x0) + np.abs(values))
     proxy = np.where(np.abs(residual) <= noise, 0.0, residual**2)[cluster]
     if constant is None:
         constant = balanced_constant(proxy, v) if proxy.any() else 1.0
-    return sensitivity(proxy, v, _scalar(constant, "constant"))
+    return sensitivity(proxy, v, as_scalar(constant, "constant"))
 
 
 def leverage_scores(features: Numbers) -> Floats:
@@ -125,9 +136,47 @@ def ridge_leverage_scores(features: Numbers, ridge: float) -> Floats:
         Penalty >= 0, in squared units of the features times rows. At 0 the plain leverage; far
         above every squared singular value the squared row norms over `ridge`.
     """
-    a = _matrix(features)
-    whitener = _whitener(_triangle(a), _scalar(ridge, "ridge"), _rounding(a))[1]
-    return np.minimum(_squared_lengths(a, whitener), 1.0)
+    a = as_matrix(features)
+    whitener = whiten(triangle_of(a), as_scalar(ridge, "ridge"), rounding_of(a))[1]
+    return np.minimum(squared_lengths(a, whitener), 1.0)
+
+
+def sketched_leverage(features: Numbers, numbers: Numbers, *, seed: int = 0) -> Floats:
+    """Return estimated leverages of (n, d) features, in one pass of ``O(n d)`` and one of 16 n d.
+
+    Rows are summed, with random signs, in ``8 d`` sums (CountSketch; Clarkson and Woodruff, STOC
+    2013), the leverages are those within the sums, and of the d directions 16 random combinations
+    are looked at. Estimates are off by a quarter to a half, as good as exact for drawing by; below
+    50 columns the exact ones cost less. Raises as :func:`leverage_scores`.
+
+    Parameters
+    ----------
+    features
+        (n, d) numbers.
+    numbers
+        (n,) in [0, 1), independent and uniform: which sum a row goes into, and its sign.
+    seed
+        Of the combinations.
+
+    Returns
+    -------
+    ndarray
+        (n,) float64 in [0, 1], without unit.
+    """
+    a = as_matrix(features)
+    u = as_vector(numbers, len(a), "number of row", least=0.0)
+    refuse(u >= 1.0, "number of row {0} is {1}: it must be below 1", u)
+    total = SKETCH_ROWS * a.shape[1]
+    where_to = (u * 2 * total).astype(np.int64)
+    sums = np.zeros((total, a.shape[1]))
+    for where, rows in blocks_of(a):
+        to = where_to[where]
+        entries = (1.0 - 2.0 * (to % 2), (to // 2, np.arange(len(rows))))
+        sums += sparse.csr_array(entries, shape=(total, len(rows))) @ rows
+    whitener = whiten(triangle_of(sums), 0.0, rounding_of(a))[1]
+    rng = np.random.default_rng([seed, 0x736B6574])
+    through = rng.standard_normal((whitener.shape[1], SKETCH_COLUMNS)) / np.sqrt(SKETCH_COLUMNS)
+    return np.minimum(squared_lengths(a, whitener @ through), 1.0)
 
 
 def row_norm_scores(features: Numbers) -> Floats:
@@ -136,7 +185,7 @@ def row_norm_scores(features: Numbers) -> Floats:
     One pass, ``O(n d)``. A wrong choice where columns differ in unit: the largest one decides.
     Raises as :func:`leverage_scores`.
     """
-    return _squared_lengths(_matrix(features))
+    return squared_lengths(as_matrix(features))
 
 
 def medoid_leverage(features_of_medoids: Numbers, sizes: Integers, cluster: Integers) -> Floats:
@@ -158,11 +207,11 @@ def medoid_leverage(features_of_medoids: Numbers, sizes: Integers, cluster: Inte
     ndarray
         (n,) float64 in [0, 1], without unit; over all rows it sums to the rank of the medoids.
     """
-    centres = _matrix(features_of_medoids, "features of the medoids")
-    sizes = _integers(sizes, len(centres), "sizes")
+    centres = as_matrix(features_of_medoids, "features of the medoids")
+    sizes = as_integers(sizes, len(centres), "sizes")
     cluster, sizes, _ = _clusters(cluster, sizes, None, rows=np.size(cluster))
-    whitener = _whitener(_triangle(centres, weights=sizes), 0.0, _rounding(centres))[1]
-    leverage = np.minimum(sizes * _squared_lengths(centres, whitener), 1.0)
+    whitener = whiten(triangle_of(centres, weights=sizes), 0.0, rounding_of(centres))[1]
+    leverage = np.minimum(sizes * squared_lengths(centres, whitener), 1.0)
     return np.asarray((leverage / sizes)[cluster])
 
 
@@ -174,13 +223,20 @@ def regression_law(
     medoid_rows: Integers,
     sizes: Integers,
     distance: Numbers,
+    leverage: Numbers | None = None,
 ) -> Floats:
     """Return the probability of each row per draw, for a least squares fit on the drawn rows.
 
     ``0.4 score + 0.4 leverage of the weighted medoids / N_c + 0.2 uniform``, each part normalised
     to sum to 1, or uniform if it is zero on every row (docs/methods.md "regression"; the score from
     [arXiv 2402.17327]). No weight exceeds ``n / (0.2 s)``. Fit with the weights of the draw:
-    :func:`weighted_least_squares`. Parameters and errors are those of :func:`regression_scores`.
+    :func:`weighted_least_squares`. Other parameters and errors: :func:`regression_scores`.
+
+    Parameters
+    ----------
+    leverage
+        (n,) leverages instead of the medoids'. Those say little where the medoids are not many
+        times the columns, and nothing where they are fewer: see :func:`sketched_leverage`.
 
     Returns
     -------
@@ -190,14 +246,17 @@ def regression_law(
     scores = regression_scores(
         features, targets, cluster=cluster, medoid_rows=medoid_rows, sizes=sizes, distance=distance
     )
-    leverage = medoid_leverage(np.asarray(features)[np.asarray(medoid_rows)], sizes, cluster)
-    aimed = SCORE_SHARE * law(scores, mix=0.0) + LEVERAGE_SHARE * law(leverage, mix=0.0)
+    if leverage is None:
+        held = medoid_leverage(np.asarray(features)[np.asarray(medoid_rows)], sizes, cluster)
+    else:
+        held = as_vector(leverage, len(scores), "leverage of row", least=0.0)
+    aimed = SCORE_SHARE * law(scores, mix=0.0) + LEVERAGE_SHARE * law(held, mix=0.0)
     return aimed + UNIFORM_SHARE / len(scores)
 
 
 # Scores of the baselines, which look at the features alone.
 REGRESSION_LAWS: dict[str, Callable[[Numbers], Floats]] = {
-    "uniform": lambda a: np.ones(len(_matrix(a))),
+    "uniform": lambda a: np.ones(len(as_matrix(a))),
     "row_norm": row_norm_scores,
     "leverage": leverage_scores,
     "ridge_leverage": lambda a: ridge_leverage_scores(a, row_norm_scores(a).sum() / np.shape(a)[1]),
@@ -240,14 +299,14 @@ def weighted_least_squares(
     ridge
         Penalty >= 0, in squared units of the features times rows.
     """
-    a = _matrix(features)
+    a = as_matrix(features)
     b, w = (
-        _vector(targets, len(a), "target of row"),
-        _vector(weights, len(a), "weight of row", least=0.0),
+        as_vector(targets, len(a), "target of row"),
+        as_vector(weights, len(a), "weight of row", least=0.0),
     )
     if not w.any():
         raise ValueError(f"all {len(w)} weights are 0")
-    return _solve(_triangle(a, b, w), _scalar(ridge, "ridge"), _rounding(a))
+    return solve(triangle_of(a, b, w), as_scalar(ridge, "ridge"), rounding_of(a))
 
 
 def excess_risk(features: Numbers, targets: Numbers, coefficients: Numbers) -> float:
@@ -267,130 +326,36 @@ def excess_risk(features: Numbers, targets: Numbers, coefficients: Numbers) -> f
         >= 0, without unit. Where the best fit is exact, as for n <= d: 0 for coefficients that are
         exact too, infinity for others. Raises as :func:`weighted_least_squares`.
     """
-    a = _matrix(features)
+    a = as_matrix(features)
     b, x = (
-        _vector(targets, len(a), "target of row"),
-        _vector(coefficients, a.shape[1], "coefficient"),
+        as_vector(targets, len(a), "target of row"),
+        as_vector(coefficients, a.shape[1], "coefficient"),
     )
-    triangle = _triangle(a, b)
-    best = _solve(triangle, 0.0, _rounding(a))
+    triangle = triangle_of(a, b)
+    best = solve(triangle, 0.0, rounding_of(a))
     least = float(np.sum((triangle[:, :-1] @ best - triangle[:, -1]) ** 2))
     excess = float(np.sum((triangle[:, :-1] @ (x - best)) ** 2))
-    exact = _rounding(a) ** 2 * float(np.sum(triangle[:, -1] ** 2))
+    exact = rounding_of(a) ** 2 * float(np.sum(triangle[:, -1] ** 2))
     if least <= exact:
         return 0.0 if excess <= exact else float("inf")
     return excess / least
 
 
-def _blocks(a: Numbers) -> Iterator[tuple[slice, Floats]]:
-    """Yield the rows as float64, a few MiB at a time."""
-    step = max(a.shape[1], BLOCK_MIB * 2**17 // a.shape[1])
-    for start in range(0, len(a), step):
-        where = slice(start, start + step)
-        yield where, a[where].astype(np.float64)
-
-
-def _triangle(a: Numbers, b: Floats | None = None, weights: Numbers | None = None) -> Floats:
-    """Return R with ``R'R = M'WM`` for ``M = [a b]``, by QR of one block below the other."""
-    triangle: Floats = np.empty((0, a.shape[1] + (b is not None)))
-    for where, rows in _blocks(a):
-        block = rows if b is None else np.column_stack([rows, b[where]])
-        if weights is not None:
-            block = block * np.sqrt(weights[where, None])
-        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, block]), mode="r"))
-    return triangle
-
-
-def _whitener(triangle: Floats, ridge: float, rounding: float) -> tuple[Floats, Floats]:
-    """Return U, orthonormal, and W (d, rank) with ``[triangle; sqrt(ridge) I] W = U``."""
-    d = triangle.shape[1]
-    system = np.vstack([triangle, np.sqrt(ridge) * np.eye(d if ridge > 0.0 else 0, d)])
-    peak = np.abs(system).max(axis=0)
-    peak[peak == 0.0] = 1.0  # squares of very large or small columns must not over- or underflow
-    length = peak * np.maximum(np.linalg.norm(system / peak, axis=0), 1.0)
-    left, size, right = np.linalg.svd(system / length, full_matrices=False)
-    kept = size > rounding
-    return left[:, kept], right[kept].T / size[kept] / length[:, None]
-
-
-def _solve(triangle: Floats, ridge: float, rounding: float) -> Floats:
-    """Solve least squares from the triangle of [a b]."""
-    orthonormal, whitener = _whitener(triangle[:, :-1], ridge, rounding)
-    return np.asarray(whitener @ (orthonormal[: len(triangle)].T @ triangle[:, -1]))
-
-
-def _squared_lengths(a: Numbers, through: Floats | None = None) -> Floats:
-    lengths = np.empty(len(a))
-    for where, rows in _blocks(a):
-        image = rows if through is None else rows @ through
-        lengths[where] = np.einsum("ij,ij->i", image, image)
-    return lengths
-
-
-def _rounding(a: Numbers) -> float:
-    """Return the largest singular value that rounding may cause in d columns of length 1."""
-    single, double = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
-    coarse = a.dtype.kind == "f" and a.dtype.itemsize <= 4
-    return float(np.sqrt(a.shape[1])) * (2.0 * single if coarse else 64.0 * double)
-
-
-def _matrix(features: Numbers, name: str = "features") -> Numbers:
-    """Check features. All inputs are checked by this function and those below it."""
-    a = np.asarray(features)
-    if a.ndim != 2 or 0 in a.shape or a.dtype.kind not in "fiub":
-        raise ValueError(f"{name}: expected (n, d) numbers, got {a.dtype} of shape {a.shape}")
-    for where, rows in _blocks(a):
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
-            row = where.start + int(np.argmin(finite))
-            raise ValueError(f"{name}: row {row} has a NaN or infinite value")
-    return a
-
-
-def _vector(values: Numbers, length: int, name: str, *, least: float = -np.inf) -> Floats:
-    v = np.asarray(values)
-    if v.shape != (length,) or v.dtype.kind not in "fiub":
-        raise ValueError(f"expected {length} numbers ({name} 0, ...), got {v.dtype} {v.shape}")
-    v = v.astype(np.float64)
-    rule = "finite" if least < 0.0 else f"finite and >= {least:g}"
-    _refuse(~(np.isfinite(v) & (v >= least)), name + " {0} is {1}: it must be " + rule, v)
-    return v
-
-
-def _scalar(value: float, name: str) -> float:
-    if not 0.0 <= value < float("inf"):
-        raise ValueError(f"{name} must be finite and >= 0, got {value}")
-    return float(value)
-
-
-def _integers(values: Integers, length: int, name: str) -> Ids:
-    ids = np.asarray(values)
-    if ids.shape != (length,) or ids.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected {length} integers, got {ids.dtype}, shape {ids.shape}")
-    return ids.astype(np.int64)
-
-
 def _clusters(
     cluster: Integers, sizes: Integers, medoid_rows: Integers | None, *, rows: int
 ) -> tuple[Ids, Ids, Ids]:
-    ids = _integers(cluster, rows, "cluster")
+    ids = as_integers(cluster, rows, "cluster")
     k = np.size(sizes)
-    counts = _integers(sizes, k, "sizes")
-    _refuse(counts < 1, "cluster {0} has size {1}: leave empty clusters out", counts)
+    counts = as_integers(sizes, k, "sizes")
+    refuse(counts < 1, "cluster {0} has size {1}: leave empty clusters out", counts)
     bad = (ids < 0) | (ids >= k)
-    _refuse(bad, "row {0} is in cluster {1}: " + f"the clusters are 0 to {k - 1}", ids)
+    refuse(bad, "row {0} is in cluster {1}: " + f"the clusters are 0 to {k - 1}", ids)
     members = np.bincount(ids, minlength=k)
-    _refuse(members > counts, "cluster {0} has {1} rows, more than its size says", members)
+    refuse(members > counts, "cluster {0} has {1} rows, more than its size says", members)
     if medoid_rows is None:
         return ids, counts, np.empty(0, dtype=np.int64)
-    medoids = _integers(medoid_rows, k, "medoid_rows")
+    medoids = as_integers(medoid_rows, k, "medoid_rows")
     bad = (medoids < 0) | (medoids >= rows)
-    _refuse(bad, "medoid of cluster {0} is row {1}: " + f"the rows are 0 to {rows - 1}", medoids)
-    _refuse(ids[medoids] != np.arange(k), "medoid of cluster {0}, row {1}, is in another", medoids)
+    refuse(bad, "medoid of cluster {0} is row {1}: " + f"the rows are 0 to {rows - 1}", medoids)
+    refuse(ids[medoids] != np.arange(k), "medoid of cluster {0}, row {1}, is in another", medoids)
     return ids, counts, medoids
-
-
-def _refuse(wrong: NDArray[np.bool_], message: str, values: Numbers) -> None:
-    if wrong.any():
-        place = int(np.argmax(wrong))
-        raise ValueError(message.format(place, values[place]))

@@ -15,6 +15,9 @@ from curation.selection.plan import resolve_budget, resolve_k
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+WIDE = 48  # columns, of which more are clustered by so many random combinations
+MEDOIDS_PER_COLUMN = 8  # fewer, and their leverage says little of the rows'
+ROWS_PER_CLUSTER = 20  # that k-means is fitted on
 LAWS = ("mix", *regression.REGRESSION_LAWS)
 
 
@@ -115,7 +118,7 @@ def select_regression(
     numbers = Numbers(read_ids(ids, n), read_seed(seed))
     luck = numbers.of("draw")
     if law == "mix":
-        probability, order, clusters = _mix(x, y, resolve_k(k, budget=s, rows=n), numbers)
+        probability, order, clusters = clustered_law(x, y, resolve_k(k, budget=s, rows=n), numbers)
     else:
         probability = regression.regression_baseline(law, x)
         # any order will do that has nothing to do with the numbers rows are drawn by
@@ -138,13 +141,29 @@ def select_regression(
     )
 
 
-def _mix(x: Floats, y: Floats, k: int, numbers: Numbers) -> tuple[Floats, Rows, int]:
-    """Cluster by standardised features and target, and return law, order and k."""
-    both = np.column_stack([x, y])
-    spread = both.std(axis=0)
-    points = ((both - both.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)).astype(np.float32)
+def clustered_law(
+    x: Floats, y: Floats, k: int, numbers: Numbers, *, by_target: bool = True
+) -> tuple[Floats, Rows, int]:
+    """Return the mix, an order of the rows along their clusters, and the number of clusters.
+
+    Rows are clustered by standardised features and target. Of more than 48 columns random
+    combinations are clustered, and leverages are sketched where the clusters are fewer than 8 for
+    each column, so that nothing costs ``n d^2``.
+
+    Parameters
+    ----------
+    x, y
+        (n, d) and (n,), finite.
+    k
+        Clusters that are looked for.
+    numbers
+        Permanent random numbers of the rows.
+    by_target
+        Whether the target is clustered as well. Without it, targets are read at the medoids only.
+    """
     luck = numbers.of("k-means")
-    sample = np.argsort(luck, kind="stable")[: 64 * k]
+    sample = np.argsort(luck, kind="stable")[: ROWS_PER_CLUSTER * k]
+    points = _points(x, y if by_target else None, sample, numbers.seed)
     centroids = clustering.fit_centroids(
         points[sample], min(k, len(sample)), seed=numbers.seed, numbers=luck[sample]
     )
@@ -155,6 +174,9 @@ def _mix(x: Floats, y: Floats, k: int, numbers: Numbers) -> tuple[Floats, Rows, 
     new[clusters.kept] = np.arange(clusters.k)
     own = new[cluster]
     distance = clustering.squared_distance(points, clusters.medoids[own])
+    leverage = None
+    if clusters.k < MEDOIDS_PER_COLUMN * x.shape[1] and x.shape[1] > WIDE:
+        leverage = regression.sketched_leverage(x, numbers.of("sketch"), seed=numbers.seed)
     law = regression.regression_law(
         x,
         y,
@@ -162,5 +184,32 @@ def _mix(x: Floats, y: Floats, k: int, numbers: Numbers) -> tuple[Floats, Rows, 
         medoid_rows=clusters.medoid_rows,
         sizes=clusters.sizes,
         distance=distance,
+        leverage=leverage,
     )
     return law, np.lexsort((numbers.tags(), distance, clusters.rank[own])), clusters.k
+
+
+def _points(x: Floats, y: Floats | None, sample: Rows, seed: int) -> NDArray[np.float32]:
+    """Return what is clustered: standardised columns, or random combinations of many."""
+    if x.shape[1] <= WIDE:
+        features = _standardised(x)
+    else:
+        # a pass over all rows for their spread would cost as much as the clusters
+        mean, spread = _moments(x[sample])
+        rng = np.random.default_rng([seed, 0x70726F6A])
+        through = rng.standard_normal((x.shape[1], WIDE)) / (np.sqrt(WIDE) * spread[:, None])
+        features = x @ through - mean @ through
+    if y is not None:
+        features = np.column_stack([features, _standardised(y[:, None])])
+    return features.astype(np.float32)
+
+
+def _standardised(columns: Floats) -> Floats:
+    mean, spread = _moments(columns)
+    return np.asarray((columns - mean) / spread)
+
+
+def _moments(columns: Floats) -> tuple[Floats, Floats]:
+    """Return mean and standard deviation of columns; 1 for those that are constant."""
+    spread = columns.std(axis=0)
+    return columns.mean(axis=0), np.where(spread > 0.0, spread, 1.0)

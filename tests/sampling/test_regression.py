@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.sampling import draw, regression
+from curation.sampling import draw, linear
 from curation.sampling.regression import (
     REGRESSION_LAWS,
     excess_risk,
@@ -21,6 +21,7 @@ from curation.sampling.regression import (
     regression_scores,
     ridge_leverage_scores,
     row_norm_scores,
+    sketched_leverage,
     weighted_least_squares,
 )
 
@@ -103,7 +104,7 @@ def test_leverage_depends_on_neither_units_nor_blocks(monkeypatch):
     case = make_case()
     p = regression_law(**case)
     x = weighted_least_squares(case["features"], case["targets"], np.arange(1, 301))
-    monkeypatch.setattr(regression, "BLOCK_MIB", 0)
+    monkeypatch.setattr(linear, "BLOCK_MIB", 0)
     assert leverage_scores(a) == pytest.approx(expected, abs=1e-8)
     assert regression_law(**case) == pytest.approx(p, rel=1e-8)
     again = weighted_least_squares(case["features"], case["targets"], np.arange(1, 301))
@@ -396,3 +397,36 @@ def test_other_functions_refuse_too():
     for call, message in wrong:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_sketched_leverages_are_near_the_exact_ones():
+    """Rows that hold a direction alone are found; the sum is about the rank, also if deficient."""
+    rng = np.random.default_rng(3)
+    a = rng.standard_t(3, size=(20_000, 40)) @ rng.normal(size=(40, 60))
+    a[7] += 1e3 * rng.normal(size=60)  # a forty-first direction, which one row holds up
+    exact = leverage_scores(a)
+    found = sketched_leverage(a, rng.random(20_000))
+    assert exact[7] > 0.99
+    assert found[7] > 0.5
+    assert found.sum() == pytest.approx(41.0, rel=0.25)
+    ratio = found / exact
+    assert np.quantile(ratio, [0.05, 0.95]) == pytest.approx([0.5, 1.6], abs=0.2)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.0, np.nan])
+def test_a_sketch_needs_numbers_below_one(wrong):
+    numbers = np.full(30, 0.5)
+    numbers[4] = wrong
+    with pytest.raises(ValueError, match="number of row 4"):
+        sketched_leverage(of_rank(30, 2, 2, 0), numbers)
+
+
+def test_leverages_may_be_given_to_the_law():
+    case = make_case()
+    law = regression_law(**case, leverage=leverage_scores(case["features"]))
+    score = regression_scores(**case)
+    exact = leverage_scores(case["features"])
+    expected = 0.4 * score / score.sum() + 0.4 * exact / exact.sum() + 0.2 / len(exact)
+    assert law == pytest.approx(expected)
+    with pytest.raises(ValueError, match="leverage of row 5"):
+        regression_law(**case, leverage=np.where(np.arange(300) == 5, -1.0, exact))

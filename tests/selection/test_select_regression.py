@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import curation
-from curation.selection.regression import LAWS
+from curation.sampling import regression
+from curation.selection.inputs import Numbers, read_ids
+from curation.selection.regression import LAWS, clustered_law
 
 N = 300
 
@@ -101,3 +103,41 @@ def test_a_fit_needs_all_rows_and_a_size():
     for size in ({}, {"budget": 9, "fraction": 0.1}):
         with pytest.raises(ValueError, match="exactly one of budget and fraction"):
             curation.select_regression(features, targets, **size)
+
+
+def _wide(columns: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    few = rng.standard_t(4, size=(3000, 6))
+    x = np.column_stack([np.cos(few @ rng.normal(size=(6, columns - 1))), np.ones(3000)])
+    return x, x[:, :6].sum(axis=1) + rng.normal(size=3000)
+
+
+@pytest.mark.parametrize("columns", [8, 90])
+def test_targets_beside_the_medoids_are_read_only_where_they_are_clustered(columns, monkeypatch):
+    x, y = _wide(columns)
+    numbers, medoids = Numbers(read_ids(None, len(y)), 0), []
+    law = regression.regression_law
+
+    def spy(*given, **clusters):
+        medoids.append(clusters["medoid_rows"])
+        return law(*given, **clusters)
+
+    monkeypatch.setattr(regression, "regression_law", spy)
+    before = clustered_law(x, y, 60, numbers, by_target=False)[0]
+    other = y + np.random.default_rng(6).normal(size=len(y))
+    other[medoids[0]] = y[medoids[0]]
+    assert np.array_equal(clustered_law(x, other, 60, numbers, by_target=False)[0], before)
+    clustered = clustered_law(x, y, 60, numbers)[0]
+    assert not np.array_equal(clustered_law(x, other, 60, numbers)[0], clustered)
+
+
+def test_many_columns_are_drawn_from_as_leverages_say():
+    """Uniform rows miss the directions that few rows hold up; few medoids would, too."""
+    x, y = _wide(90)
+    x[:4, 80:84] += 40.0 * np.eye(4)
+    law, _, _ = clustered_law(x, y, 60, Numbers(read_ids(None, len(y)), 0))
+    exact = regression.leverage_scores(x)
+    assert law.sum() == pytest.approx(1.0)
+    assert law.min() >= 0.2 / len(y) * (1 - 1e-9)
+    assert (exact[:4] > 0.5).all()
+    assert (law[:4] > 0.4 * 0.3 * exact[:4] / exact.sum()).all()
