@@ -180,6 +180,33 @@ def to_bfloat16(values: Vectors, *, out: Vectors | None = None) -> Vectors:
     return found
 
 
+def differences(points: Vectors, other: Vectors, *, out: Vectors) -> Vectors:
+    """Write how (m, d) points differ from a (d,) other one to `out`, and return (m,) distances.
+
+    torch's loops, as those of :func:`round_off`: they give way to other threads less often than
+    numpy's, and giving way costs more than the work on a few rows.
+    """
+    import torch
+
+    found = torch.from_numpy(out)
+    torch.sub(torch.from_numpy(points), torch.from_numpy(other), out=found)
+    norms: Vectors = torch.linalg.vector_norm(found, dim=1).numpy()
+    return norms
+
+
+def round_off(values: Vectors, *, out: Vectors) -> Vectors:
+    """Write (m, d) values rounded to bfloat16 to `out`, and return (m,) norms of what that took.
+
+    `values` are changed: they hold what was taken off.
+    """
+    import torch
+
+    left, inner = torch.from_numpy(values), torch.from_numpy(out)
+    inner.copy_(left.bfloat16())
+    norms: Vectors = torch.linalg.vector_norm(left.sub_(inner), dim=1).numpy()
+    return norms
+
+
 class Right:
     """One-byte integers as the right side of products, exact by either kind of arithmetic.
 

@@ -132,21 +132,16 @@ class Half:
 
     def candidates(self, points: Vectors, limit: int, scratch: products.Scratch) -> Rows | None:
         """Return which of the (m, k) scores may be the largest of their row, None if too many."""
-        import torch
-
         m, d = points.shape
         left = scratch.array("wide", (m, d), np.float32)
         rounded = scratch.array("rounded", (m, d + FURTHER), np.float32)
         scores = scratch.array("scores", (m, self.right.shape[1]), np.float32)
-        apart, inner = torch.from_numpy(left), torch.from_numpy(rounded)[:, :d]
-        torch.sub(torch.from_numpy(points), torch.from_numpy(self.wide.middle), out=apart)
-        norm = SLACK * torch.linalg.vector_norm(apart, dim=1).numpy().astype(np.float64)
+        norm = SLACK * products.differences(points, self.wide.middle, out=left).astype(np.float64)
         if not np.isfinite(norm).all():
             return None
-        inner.copy_(apart.bfloat16())
+        off = SLACK * products.round_off(left, out=rounded[:, :d]).astype(np.float64)
         rounded[:, d:] = 1.0
         products.halves(rounded, self.right, out=scores)
-        off = SLACK * torch.linalg.vector_norm(apart.sub_(inner), dim=1).numpy().astype(np.float64)
         error = off * (self.norm + self.error) + norm * self.error
         # what float32 takes off sums, squares and the mean
         error += (d + 12) * UNIT * ((norm + off) * self.norm + self.wide.half)
