@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from curation.reporting import canvas as c
-from curation.reporting.text import t_interval
+from curation.reporting.text import duration, t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -207,7 +207,7 @@ def stage_times(
     for limit, by, name in ((300.0, 60.0, "minutes"), (3 * 3600.0, 3600.0, "hours")):
         if took.max() > limit:
             divisor, unit = by, name
-    caption = f"{_duration(float(took[~reuse].sum()))} in this run"
+    caption = f"{duration(float(took[~reuse].sum()))} in this run"
     if reuse.any():
         caption += f"; {c.plural(int(reuse.sum()), 'stage')} (grey) taken from an earlier run"
     figure, (ax,) = c.sheet(title, caption + ".", height=max(c.HEIGHT, 110 + 22 * took.size))
@@ -216,7 +216,7 @@ def stage_times(
     ax.barh(range(took.size), took / divisor, height=thick, color=shade, linewidth=0)
     for y, (old, value) in enumerate(zip(reuse, took, strict=True)):
         ax.annotate(
-            _duration(value) + (", reused" if old else ""),
+            duration(value) + (", reused" if old else ""),
             (value / divisor, y),
             xytext=(4, 0),
             textcoords="offset points",
@@ -320,15 +320,3 @@ def _seeds(ax: Axes, y: int, values: Sequence[float], color: str) -> None:
         fontsize=8.5,
         color=c.INK,
     )
-
-
-def _duration(seconds: float) -> str:
-    """Return a short duration: 0.42 s, 12 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"

@@ -83,6 +83,18 @@ def cell_text(value: object) -> str:
     return str(value)
 
 
+def duration(seconds: float) -> str:
+    """Return a short duration: 0.42 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
 def is_number(value: object) -> bool:
     """Whether a cell holds a number, or text that is one, with or without a per cent sign."""
     if isinstance(value, str):

@@ -14,11 +14,11 @@ from curation.selection import Foresight
 ROWS = 40_000
 
 
-def foresight(design: str, *, every: int = 1) -> Foresight:
+def foresight(design: str, *, every: int = 1, noise: float = 0.6) -> Foresight:
     """Scores that a proxy explains in part; the pilot is a uniform sample of 400 rows."""
     rng = np.random.default_rng(0)
     proxy = rng.gamma(2.0, 1.0, ROWS)
-    score = np.abs(proxy + rng.normal(scale=0.6, size=ROWS))
+    score = np.abs(proxy + rng.normal(scale=noise, size=ROWS))
     law = 0.9 * proxy / proxy.sum() + 0.1 / ROWS
     asked = rng.choice(ROWS, 400, replace=False)
     nothing = np.zeros(len(asked))
@@ -50,6 +50,13 @@ def test_an_even_share_of_the_rows_foresees_the_same(design):
     for draws in (200, 1000, 4000):
         assert part.error(draws) == pytest.approx(whole.error(draws), rel=0.08)
         assert part.uniform(draws) == whole.uniform(draws)
+
+
+def test_of_a_perfect_proxy_what_is_left_is_its_spread_within_strata():
+    """Nothing comes from the pilot's rows then, and a share of the rows has to count as all."""
+    whole, part = (foresight("systematic", every=e, noise=0.0) for e in (1, 20))
+    assert 0.0 < whole.error(400) < 0.2 * foresight("systematic").error(400)
+    assert part.error(400) == pytest.approx(whole.error(400), rel=0.1)
 
 
 def test_more_draws_are_better_and_the_law_is_better_than_uniform():
