@@ -13,8 +13,8 @@ from curation.pipeline.dataset import (
 from curation.pipeline.findings import set_aside
 from curation.pipeline.pages.cost import changes, cost
 from curation.pipeline.pages.cover import cover
-from curation.pipeline.pages.gain import gain
-from curation.pipeline.pages.made import Made
+from curation.pipeline.pages.gain import by_part, gain
+from curation.pipeline.pages.made import Made, heading
 from curation.pipeline.pages.rows import examples
 from curation.pipeline.pages.top import tiles, verdict
 from curation.pipeline.pages.trust import trust
@@ -80,6 +80,7 @@ def report_data(made: Made) -> ReportData:
             trust(made),
             changes(made),
             cost(made),
+            by_part(made),
         ],
         examples=examples(made),
         method=METHOD,
@@ -116,6 +117,8 @@ def _notes(made: Made) -> list[str]:
             f"{aside:,} rows were set aside when the shards were read; `curation quarantine "
             f"{people.dataset.name}` lists them with row number, field and reason."
         )
+    told = made.evaluation.figures.get("holdout") or {}
+    notes += [f"{heading(note)}." for note in told.get("notes", ())]
     if made.chosen["repeats"]:
         notes.append(
             f"{made.chosen['repeats']:,} rows were left out because an earlier shard or the "

@@ -21,7 +21,7 @@ _LEADING = re.compile(r"^(?:[-+=:](?![\d.])|\d+(?=\.(?:\s|$)))")
 # an invisible break inside the address stops them.
 _AUTOLINK = re.compile(r"(?i)(:(?=//)|www(?=\.)|@)")
 _BREAK = "\u200b"
-_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)? ?%?")
+_NUMBER = re.compile(r"[+\u2212-]?\d[\d,]*(\.\d+)? ?%?")
 
 
 def plain(text: object, *, limit: int | None = None) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 from helpers import vector_config, vectors
+from PIL import Image
 
 from curation.pipeline.by_cluster import BY_CLUSTER
 from curation.pipeline.dataset import Dataset
 from curation.pipeline.local import run
 from curation.pipeline.pages.gain import gain, parts, protected_half
 from curation.pipeline.pages.made import Made
-from curation.pipeline.pages.rows import examples
+from curation.pipeline.pages.rows import examples, picture
 from curation.pipeline.pages.top import tiles, verdict
 from curation.pipeline.pages.trust import smoothness, trust
 from curation.pipeline.pilot import load_score_model, query_scores
@@ -77,6 +79,16 @@ def test_the_first_sentence_does_not_hide_what_disagrees():
     assert "0.840 against 0.830 on the subset" in text
     text, _ = verdict(told(figures({"accuracy": over_seeds(0.03, 0.01)}, fine=(0.85, 0.84))))
     assert "fine-tuned" not in text, "it agrees"
+
+
+def test_what_the_protected_half_refutes_is_no_success():
+    evaluation = figures({"accuracy": over_seeds(0.03, 0.01)})
+    answer = {"kind": "probe", "strategy": "gain over uniform", "metric": "accuracy"}
+    for overfitted, tone in ((False, "good"), (True, "")):
+        evaluation["holdout"] = {"answers": [{**answer, "overfitted": overfitted}]}
+        text, found = verdict(told(evaluation))
+        assert found == tone
+        assert ("does not confirm this difference" in text) == overfitted
 
 
 def test_without_an_evaluation_the_first_sentence_says_why():
@@ -152,7 +164,7 @@ def test_the_first_report_has_every_section(clouds, instance):
     data = report_data(made_of(clouds))
     assert [s.title for s in data.sections if s] == [
         "Does it train a better model?", "What was chosen?", "Can the estimate be trusted?",
-        "What changed", "Time and cost",
+        "What changed", "Time and cost", "Class by class",
     ]  # fmt: skip
     drawn = {figure.title for section in data.sections for figure in section.figures}
     assert drawn >= {
@@ -314,9 +326,31 @@ def test_classes_groups_and_the_protected_half_are_tables():
     ]  # fmt: skip
     assert "4 more with 9 rows" in by_class.caption
     assert "worst class reaches 0.200 [0.100, 0.300] with the subset (rare)" in by_class.caption
-    assert protected.rows[0][-2:] == ["0.600 ± 0.040", "does not hold"]
+    assert protected.rows[0][-2:] == ["0.600 ± 0.04", "does not hold"]
     assert protected.rows[1][-2:] == ["silent", "holds"]
     assert "3 of 4 disagreements" in protected.caption
     assert "Something is odd." in protected.caption
     (open_only,) = protected_half({"protected": False, "why": "too few rows"})
     assert open_only.rows == [["not protected", "too few rows"]]
+
+
+def test_only_the_worst_parts_are_listed_and_the_others_counted():
+    same = dict.fromkeys(("subset", "uniform", "difference"), over_seeds(0.5))
+    lines = [{"name": str(i), "rows": 2, **same} for i in range(30)]
+    part = {"metric": "accuracy", "lines": lines, "others": {"count": 4, "rows": 9}}
+    (table,) = parts({"per_class": {"probe": part}}, "per_class", "class")
+    assert [row[0] for row in table.rows] == [str(i) for i in range(20)]
+    assert "14 more with 29 rows are not shown" in table.caption
+
+
+def test_rows_that_are_pictures_are_shown_as_pictures():
+    config = SimpleNamespace(encoder=SimpleNamespace(type="pixels"))
+    made = SimpleNamespace(dataset=SimpleNamespace(config=config))
+    png = picture(made, list(range(16)))
+    with Image.open(io.BytesIO(png)) as shown:
+        assert shown.size == (4, 4)
+        assert np.array_equal(np.asarray(shown).ravel(), np.arange(16))
+    assert picture(made, list(range(15))) is None, "no square"
+    assert picture(made, "text") is None
+    config.encoder.type = "precomputed"
+    assert picture(made, list(range(16))) is None, "numbers that are no picture"

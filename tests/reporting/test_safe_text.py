@@ -11,7 +11,13 @@ from markdown_it import MarkdownIt
 from scipy import stats
 
 from curation.reporting.plots import length_histogram, markdown_image
-from curation.reporting.text import escape_markdown, markdown_table, plain, t_interval
+from curation.reporting.text import (
+    escape_markdown,
+    is_number,
+    markdown_table,
+    plain,
+    t_interval,
+)
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 # How remark (micromark's mdast-util-gfm-autolink-literal) finds bare links once escapes are undone.
@@ -73,6 +79,12 @@ def test_truncation_counts_visible_characters() -> None:
     assert plain("abc def", limit=5) == "abc…"
     with pytest.raises(ValueError, match="at least 1"):
         plain("x", limit=0)
+
+
+@pytest.mark.parametrize("text", ["-0.3", "+0.3", "\u22120.333", "1,200", "4.5%", "12"])
+def test_numbers_are_known_with_any_sign(text: str) -> None:
+    assert is_number(text)
+    assert not is_number(f"{text} [0.1, 0.2]")
 
 
 def test_table_cells_and_alignment() -> None:

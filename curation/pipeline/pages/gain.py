@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from curation.pipeline.pages.made import Made, heading, interval, spoken
+from curation.pipeline.pages.made import Made, heading, interval, signed, spoken
 from curation.pipeline.pages.top import judged
 from curation.pipeline.tables import read_json
 from curation.reporting.charts import Mean, means
@@ -14,6 +14,7 @@ from curation.reporting.page import Figure, Section, Table
 RESULTS = "results.json"
 KINDS = {"probe": "Probe on embeddings", "fine_tune": "Fine-tuned encoder"}
 LOOKS = {"subset": "blue", "uniform": "orange"}
+WORST = 20  # classes or groups that are listed; results.json has more
 DRAWN = 2  # metrics that are drawn; the others are in the tables
 SEEDS = (
     "Mean over seeds and its 95% interval; a single run has no interval. A seed draws pilot, "
@@ -35,11 +36,16 @@ def gain(made: Made) -> Section:
         figures=[_figure(kind, figures, runs.get(kind, {})) for kind in kinds],
         tables=[
             *(_result_table(kind, figures) for kind in kinds),
-            *parts(figures, "per_class", "class"),
-            *parts(figures, "per_group", "group"),
             *protected_half(figures.get("holdout")),
         ],
     )
+
+
+def by_part(made: Made) -> Section:
+    """Return how the models do in each class and group: long tables, for the end of the page."""
+    figures = made.evaluation.figures
+    tables = [*parts(figures, "per_class", "class"), *parts(figures, "per_group", "group")]
+    return Section("Class by class", tables=tables)
 
 
 def _lead(figures: dict[str, Any]) -> str:
@@ -98,11 +104,19 @@ def _result_table(kind: str, figures: dict[str, Any]) -> Table:
         gains = figures["gain"]
         rows.append(["subset − uniform", *(interval(gains[m], sign=True) for m in metrics)])
     return Table(
-        title=f"{KINDS[kind]}, holdout of {figures['holdout_rows']:,} rows",
+        title=f"{KINDS[kind]}, {_measured_on(figures)}",
         caption=SEEDS,
         headers=["trained on", *(spoken(m) for m in metrics)],
         rows=rows,
     )
+
+
+def _measured_on(figures: dict[str, Any]) -> str:
+    """Say which rows figures are of: the holdout, or its open half."""
+    halves = figures.get("holdout") or {}
+    if not halves.get("protected"):
+        return f"holdout of {figures['holdout_rows']:,} rows"
+    return f"the open {halves['open_rows']:,} of {figures['holdout_rows']:,} holdout rows"
 
 
 def parts(figures: dict[str, Any], key: str, noun: str) -> Iterator[Table]:
@@ -122,16 +136,19 @@ def parts(figures: dict[str, Any], key: str, noun: str) -> Iterator[Table]:
                     interval(line["uniform"]),
                     interval(line["difference"], sign=True),
                 ]
-                for line in found["lines"]
+                for line in found["lines"][:WORST]
             ],
         )
 
 
 def _part_caption(found: dict[str, Any], noun: str) -> str:
     told = "Intervals are over seeds, on the same rows: of few rows another few would differ more."
-    left = found.get("others") or {}
-    if left.get("count"):
-        told += f" {left['count']:,} more with {left['rows']:,} rows are not shown."
+    left = found.get("others") or {"count": 0, "rows": 0}
+    rest = found["lines"][WORST:]
+    count = left["count"] + len(rest)
+    if count:
+        rows = left["rows"] + sum(line["rows"] for line in rest)
+        told += f" {count:,} more with {rows:,} rows are not shown."
     worst = found.get("worst")
     if worst:
         subset, uniform = worst["subset"], worst["uniform"]
@@ -156,16 +173,7 @@ def protected_half(found: dict[str, Any] | None) -> list[Table]:
         f"{found['open_rows']:,} hold. {found['questions']:,} questions were asked so far; "
         f"{found['events_left']} of {found['overfitting_events']} disagreements may still be told."
     )
-    rows = [
-        [
-            f"{KINDS.get(one['kind'], one['kind'])}, {one['strategy']}",
-            spoken(one["metric"]),
-            f"{one['open']:.3f}",
-            "silent" if one["value"] is None else f"{one['value']:.3f} ± {one['tolerance']:.3f}",
-            "does not hold" if one["overfitted"] else "holds",
-        ]
-        for one in found["answers"]
-    ]
+    rows = [_answer(one) for one in found["answers"]]
     told = " ".join(f"{heading(note)}." for note in found.get("notes", ()))
     return [
         Table(
@@ -174,4 +182,17 @@ def protected_half(found: dict[str, Any] | None) -> list[Table]:
             ["model", "figure", "open half", "protected half", ""],
             rows,
         )
+    ]
+
+
+def _answer(one: dict[str, Any]) -> list[str]:
+    """Return a line on one figure; of a gain with its sign."""
+    show = signed if one["strategy"].startswith("gain") else lambda x: f"{x:.3f}"
+    value = one["value"]
+    return [
+        f"{KINDS.get(one['kind'], one['kind'])}, {one['strategy']}",
+        spoken(one["metric"]),
+        show(one["open"]),
+        "silent" if value is None else f"{show(value)} ± {one['tolerance']:.2f}",
+        "does not hold" if one["overfitted"] else "holds",
     ]

@@ -30,7 +30,7 @@ def examples(made: Made) -> list[dict[str, Any]]:
         {
             "id": row["id"],
             "text": row[text] if text else "",
-            "picture": _picture(made, row[columns.input]),
+            "picture": picture(made, row[columns.input]),
             "label": str(row[columns.label]) if columns.label else "",
             "reason": _reason(row, clusters.get(row["cluster"])),
             "weight": f"{row['weight']:.2f}",
@@ -74,7 +74,7 @@ def _reason(row: dict[str, Any], cluster: tuple[int, int] | None) -> str:
     )
 
 
-def _picture(made: Made, value: object) -> bytes | None:
+def picture(made: Made, value: object) -> bytes | None:
     """Return a row's picture as PNG where its input is one; None: it isn't."""
     if made.dataset.config.encoder.type not in PICTURES or not isinstance(value, list):
         return None

@@ -40,7 +40,18 @@ def verdict(made: Made) -> tuple[str, str]:
         if judged(name, other) in ("better", "worse") and judged(name, other) != outcome
     ]
     rest += _fine_tuned(figures.get("fine_tune") or {}, gain["mean"])
-    return " ".join([text, *(f"{heading(one)}." for one in rest)]), _tone(outcome)
+    tone = _tone(outcome)
+    if _refuted(figures):
+        rest.insert(0, "the protected half of the holdout does not confirm this difference")
+        tone = ""
+    return " ".join([text, *(f"{heading(one)}." for one in rest)]), tone
+
+
+def _refuted(figures: dict[str, Any]) -> bool:
+    """Whether the protected half of the holdout contradicts the probe's gain."""
+    answers = (figures.get("holdout") or {}).get("answers", ())
+    gains = (a for a in answers if a["kind"] == "probe" and a["strategy"].startswith("gain"))
+    return any(answer["overfitted"] for answer in gains)
 
 
 def _fine_tuned(table: dict[str, Any], gain: float) -> list[str]:
