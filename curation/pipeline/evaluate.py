@@ -34,7 +34,7 @@ from curation.pipeline.pilot import (
     pilot_rows,
 )
 from curation.pipeline.population import population
-from curation.pipeline.protected import consult, told_now
+from curation.pipeline.protected import consult, not_asked, told_now
 from curation.pipeline.recipes import columns_and_holdout
 from curation.pipeline.score import Centroids, cluster, rows_of
 from curation.pipeline.strata import current_strata
@@ -117,9 +117,10 @@ def make_evaluation_model(dataset: Dataset) -> tuple[Outcome, list[Finding]]:
         seed=recipe.seed,
     )
     findings = _findings(dataset, outcome, people, held)
-    if "skipped" in outcome.artifact.figures:
-        return outcome, findings
-    told, more = told_now(dataset, outcome.artifact.figures["holdout"])
+    figures = outcome.artifact.figures
+    if "skipped" in figures:
+        return outcome, [*findings, *not_asked(f"not evaluated: {figures['skipped']}")]
+    told, more = told_now(dataset, figures["holdout"])
     return replace(outcome, told=told), [*findings, *more]
 
 

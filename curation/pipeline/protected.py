@@ -246,14 +246,16 @@ def _shown(answer: dict[str, Any]) -> str:
     return f"{answer['value']:{sign}.3f}" + (" (overfitted)" if answer["overfitted"] else "")
 
 
+def not_asked(why: str) -> list[Finding]:
+    """Return the checks of a holdout that was asked nothing: passed, with the reason."""
+    return [Finding("holdout_agrees", True, why), Finding("holdout_budget", True, why)]
+
+
 def told_now(dataset: Dataset, figures: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     """Return metadata and checks of the holdout as it is now, given ``figures["holdout"]``."""
     if not figures["protected"]:
         why = f"not protected: {figures['why']}"
-        return {"holdout_protected": why}, [
-            Finding("holdout_agrees", True, why),
-            Finding("holdout_budget", True, why),
-        ]
+        return {"holdout_protected": why}, not_asked(why)
     record = Record.read(dataset, rows=figures["protected_rows"])
     state = state_of(record)
     told = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import sparse
 
 from curation.sampling.laws import balanced_constant, law, sensitivity
 from curation.sampling.linear import (
@@ -163,6 +162,8 @@ def sketched_leverage(features: Numbers, numbers: Numbers, *, seed: int = 0) -> 
     ndarray
         (n,) float64 in [0, 1], without unit.
     """
+    from scipy import sparse
+
     a = as_matrix(features)
     u = as_vector(numbers, len(a), "number of row", least=0.0)
     refuse(u >= 1.0, "number of row {0} is {1}: it must be below 1", u)
