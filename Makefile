@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export CURATION_THREADS ?=
 
-.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-generation bench-incremental bench-memory clean-scale audit
+.PHONY: help demo test test-faults test-long ui fuzz lint check run setup clean bench bench-encode bench-cluster bench-select bench-scale bench-pipeline bench-estimation bench-regression bench-generation results bench-incremental bench-memory clean-scale audit
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo 'make bench-select   one part of it: bench-encode, -cluster, -select, -scale, -pipeline'
 	@echo 'make bench-estimation, make bench-regression   what the docs say about errors, measured again'
 	@echo 'make bench-generation   a small language model fine-tuned on chosen texts (an hour; resumable)'
+	@echo 'make results PAGE=images   does it train better models? (images, r8, r52, questions, reviews,'
+	@echo '             fine-tuning, noise; hours all together; goes on where it stopped)'
 	@echo 'make bench-incremental   what one more shard costs, and a thousand shards'
 	@echo 'make bench-memory   bytes of memory a row adds to each stage of the pipeline'
 	@echo 'make audit   known vulnerabilities of the pinned dependencies'
@@ -121,6 +123,10 @@ bench-regression: $(VENV)/.bench
 
 bench-generation: $(VENV)/.bench
 	@$(BIN)/python -m bench.generation --write
+
+PAGE ?= images
+results: $(VENV)/.bench
+	@$(BIN)/python -m bench.$(if $(filter images,$(PAGE)),images,pages $(PAGE))
 
 bench-incremental: $(VENV)/.bench
 	@$(BIN)/python -m bench.incremental
