@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,29 @@ CASES = {
 }
 
 
-def run(name: str, *, seeds: int, folder: Path) -> dict[str, dict[str, Any]]:
-    """Measure what is not there yet, and keep it after every seed; return cells by seed."""
+def run(
+    name: str, *, seeds: int, folder: Path, strategies: Sequence[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Measure what is not there yet, and keep it after every seed; return cells by seed.
+
+    Parameters
+    ----------
+    name
+        One of ``CASES``.
+    seeds
+        Seeds from 0.
+    folder
+        Of a JSON file for every case.
+    strategies
+        Names; left out, all.
+    """
     case = CASES[name]
     whole = TASKS[case.task]()
     path = folder / f"{name}.json"
     cells: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
     wanted: dict[str, baselines.Strategy | None] = {**strategies_of(case.task), ALL: None}
+    if strategies is not None:
+        wanted = {name: wanted[name] for name in strategies}
     with track(name, seeds * len(wanted)) as advance:
         for seed in range(seeds):
             cell = cells.setdefault(str(seed), {})
@@ -144,9 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("case", choices=sorted(CASES))
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--strategies", nargs="+", help="left out: all")
     options = parser.parse_args(arguments)
     with listen(LogListener(_say, seconds=60.0)):
-        run(options.case, seeds=options.seeds, folder=FOLDER)
+        run(options.case, seeds=options.seeds, folder=FOLDER, strategies=options.strategies)
     return 0
 
 
