@@ -219,7 +219,7 @@ def fine_tune(
     """
     import datasets
     import torch
-    from transformers import TrainingArguments
+    from transformers import PrinterCallback, TrainingArguments
 
     from curation.models.training import WeightedTrainer
 
@@ -250,7 +250,9 @@ def fine_tune(
         seed=seed,
         data_seed=seed,
     )
-    Totals(model=model, args=settings, train_dataset=data, data_collator=collate).train()
+    trainer = Totals(model=model, args=settings, train_dataset=data, data_collator=collate)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     return model
 
 

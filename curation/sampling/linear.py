@@ -21,11 +21,11 @@ BLOCK_MIB = 16  # of float64 copies made at a time, whatever n is
 
 
 def blocks_of(a: Numbers) -> Iterator[tuple[slice, Floats]]:
-    """Yield the rows as float64, a few MiB at a time."""
+    """Yield the rows as float64, a few MiB at a time, to be read: they may be the given ones."""
     step = max(a.shape[1], BLOCK_MIB * 2**17 // a.shape[1])
     for start in range(0, len(a), step):
         where = slice(start, start + step)
-        yield where, a[where].astype(np.float64)
+        yield where, a[where].astype(np.float64, copy=False)
 
 
 def triangle_of(a: Numbers, b: Floats | None = None, weights: Numbers | None = None) -> Floats:
@@ -79,6 +79,9 @@ def as_matrix(features: Numbers, name: str = "features") -> Numbers:
     if a.ndim != 2 or 0 in a.shape or a.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected (n, d) numbers, got {a.dtype} of shape {a.shape}")
     for where, rows in blocks_of(a):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(rows.sum()):  # the sum of what is not finite is not; faster than each
+                continue
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             row = where.start + int(np.argmin(finite))

@@ -15,7 +15,7 @@ from curation.selection.plan import resolve_budget, resolve_k
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-WIDE = 48  # columns, of which more are clustered by so many random combinations
+WIDE = 32  # columns, of which more are clustered by so many random combinations
 MEDOIDS_PER_COLUMN = 8  # fewer, and their leverage says little of the rows'
 ROWS_PER_CLUSTER = 20  # that k-means is fitted on
 LAWS = ("mix", *regression.REGRESSION_LAWS)
@@ -146,7 +146,7 @@ def clustered_law(
 ) -> tuple[Floats, Rows, int]:
     """Return the mix, an order of the rows along their clusters, and the number of clusters.
 
-    Rows are clustered by standardised features and target. Of more than 48 columns random
+    Rows are clustered by standardised features and target. Of more than 32 columns random
     combinations are clustered, and leverages are sketched where the clusters are fewer than 8 for
     each column, so that nothing costs ``n d^2``.
 
