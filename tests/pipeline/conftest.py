@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from helpers import vector_config, vectors
+from helpers import copied, vector_config, vectors
 
 from curation.pipeline.dataset import Dataset
+from curation.pipeline.local import RunResult, run
 from curation.store import Store
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Four shards of 200 vectors."""
-    path = tmp_path / "source"
+    return four_shards(tmp_path)
+
+
+def four_shards(root: Path) -> Path:
+    path = root / "source"
     path.mkdir()
     for i in range(4):
         vectors(200, seed=i).write_parquet(path / f"day-{i}.parquet")
@@ -26,6 +32,27 @@ def folder(tmp_path) -> Path:
 def clouds(folder, tmp_path) -> Dataset:
     """The data set over those shards, in a store of its own."""
     return Dataset(vector_config(folder), Store(tmp_path / "store"), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory) -> Iterator[tuple[Dataset, dg.DagsterInstance, RunResult]]:
+    """That data set, curated once for all tests that only look at what is there."""
+    root = tmp_path_factory.mktemp("first-run")
+    dataset = Dataset(vector_config(four_shards(root)), Store(root / "store"), root)
+    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as found:
+        patch.setenv("CURATION_PICTURES", "0")
+        yield dataset, found, run(dataset, found)
+
+
+@pytest.fixture
+def curated(first_run, instance, tmp_path) -> Dataset:
+    """That data set as the first run left it, in a copy that may be changed.
+
+    The instance knows its shards, and nothing of the run that made them.
+    """
+    dataset = copied(first_run[0], tmp_path)
+    instance.add_dynamic_partitions("clouds_shards", [f"day-{i}" for i in range(4)])
+    return dataset
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +16,7 @@ from curation.config import CuratedDatasetConfig
 from curation.pipeline.automation import range_tags
 from curation.pipeline.component import dataset_definitions
 from curation.pipeline.dataset import Dataset
+from curation.store import Store
 
 
 def questions(rows: int) -> pl.DataFrame:
@@ -56,6 +58,16 @@ def vector_config(folder: Path, **changes) -> CuratedDatasetConfig:
         "evaluation": {"probe_seeds": 2},
     }
     return CuratedDatasetConfig.model_validate({**settings, **changes})
+
+
+def copied(dataset: Dataset, to: Path) -> Dataset:
+    """A data set's shards, and all that was made of them, in another folder."""
+    shutil.copytree(dataset.root, to, dirs_exist_ok=True)
+    source = dataset.config.source
+    folder = to / Path(str(source.folder)).relative_to(dataset.root)
+    moved = source.model_copy(update={"folder": str(folder)})
+    store = Store(to / dataset.store.root.relative_to(dataset.root))
+    return Dataset(dataset.config.model_copy(update={"source": moved}), store, to)
 
 
 def events_of(

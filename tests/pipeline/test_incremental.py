@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
-from helpers import events_of, vector_config, vectors
+from helpers import copied, events_of, vector_config, vectors
 
 from curation.pipeline.dataset import Dataset
 from curation.pipeline.local import run
 from curation.store import Store
 
-SHARDS = 20
+ROWS = [300, 300, 300, 100, 300, 100, 300, 300]  # of each shard: day-03 is a twentieth
+SHARDS = len(ROWS)
 
 
 @pytest.fixture
-def many(tmp_path) -> Dataset:
-    """Twenty shards of 100 vectors; a twelfth of the rows is selected."""
-    folder = tmp_path / "many"
+def fresh(tmp_path) -> Dataset:
+    """Eight shards, 2,000 vectors; a twelfth of the rows is selected."""
+    return _written(tmp_path)
+
+
+def _written(root) -> Dataset:
+    folder = root / "many"
     folder.mkdir()
-    for i in range(SHARDS):
-        vectors(100, seed=i).write_parquet(folder / f"day-{i:02d}.parquet")
+    for i, rows in enumerate(ROWS):
+        vectors(rows, seed=i).write_parquet(folder / f"day-{i:02d}.parquet")
     config = vector_config(
         folder,
         clusters={"k": 30},
         selection={"fraction": 0.12},
         evaluation={"probe_seeds": 2, "all_rows": False},
     )
-    return Dataset(config, Store(tmp_path / "store"), tmp_path)
+    return Dataset(config, Store(root / "store"), root)
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory) -> tuple[Dataset, dict]:
+    """The same, curated, and what was told of the fit."""
+    dataset = _written(tmp_path_factory.mktemp("made-once"))
+    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
+        patch.setenv("CURATION_PICTURES", "0")
+        assert run(dataset, instance).success
+        return dataset, _fit(dataset, instance)
+
+
+@pytest.fixture
+def many(made_once, tmp_path) -> Dataset:
+    """A copy of what was curated, for a test of its own; its instance has seen no run of it."""
+    return copied(made_once[0], tmp_path)
 
 
 def _made(result) -> dict[str, tuple[int, int]]:
@@ -49,9 +71,8 @@ def _folder(dataset: Dataset):
 
 
 def test_a_new_shard_costs_its_own_rows_and_the_draw(many, instance):
-    run(many, instance)
     before = _subset(many)
-    vectors(100, seed=SHARDS).write_parquet(_folder(many) / "day-20.parquet")
+    vectors(100, seed=SHARDS).write_parquet(_folder(many) / "day-08.parquet")
     made = _made(run(many, instance))
     for asset in ("raw", "embeddings", "sensitivity_scores"):
         assert made[asset] == (1, SHARDS), asset
@@ -68,24 +89,22 @@ def test_a_new_shard_costs_its_own_rows_and_the_draw(many, instance):
     assert changes["kept"] == kept
     assert changes["added"] == len(after) - kept
     assert changes["removed"] == len(before) - kept
-    assert changes["shards_new"] == ["day-20"]
-    assert changes["added_because"]["its shard is new"] == (after["shard"] == "day-20").sum()
+    assert changes["shards_new"] == ["day-08"]
+    assert changes["added_because"]["its shard is new"] == (after["shard"] == "day-08").sum()
     assert sum(changes["removed_because"].values()) == changes["removed"]
     page = many.store.need(many.at("report")).path("report.html").read_text()
     assert "its shard is new" in page
 
 
-def test_the_first_fit_says_that_it_is_one(many, instance):
-    run(many, instance)
-    assert _fit(many, instance)["fit"].startswith("fitted anew: there are none")
+def test_the_first_fit_says_that_it_is_one(made_once):
+    assert made_once[1]["fit"].startswith("fitted anew: there are none")
 
 
 def test_a_drift_is_fitted_anew_and_says_by_which_figure(many, instance):
-    run(many, instance)
     drifted = vectors(200, seed=50)
     moved = [(np.array(v) + 6.0).tolist() for v in drifted["vector"]]
     drifted.with_columns(pl.Series("vector", moved, dtype=pl.List(pl.Float32))).write_parquet(
-        _folder(many) / "day-20.parquet"
+        _folder(many) / "day-08.parquet"
     )
     made = _made(run(many, instance))
     assert made["pilot_model"] == made["centroids"] == (1, 0)
@@ -101,17 +120,14 @@ def test_a_drift_is_fitted_anew_and_says_by_which_figure(many, instance):
 
 def test_scores_that_are_too_high_are_fitted_anew(many, instance):
     """Labels that are wrong: the rows lie where they always did, their loss does not."""
-    run(many, instance)
-    wrong = vectors(400, seed=50)
-    shuffled = wrong["label"].shuffle(seed=1)
-    wrong.with_columns(shuffled).write_parquet(_folder(many) / "day-20.parquet")
     config = many.config.model_copy(
         update={"clusters": many.config.clusters.model_copy(update={"space": "embedding"})}
     )
     plain = Dataset(config, many.store, many.root)
-    (_folder(many) / "day-20.parquet").rename(many.root / "held-back")
     run(plain, instance)
-    (many.root / "held-back").rename(_folder(many) / "day-20.parquet")
+    wrong = vectors(400, seed=50)
+    shuffled = wrong["label"].shuffle(seed=1)
+    wrong.with_columns(shuffled).write_parquet(_folder(many) / "day-08.parquet")
     assert _made(run(plain, instance))["centroids"] == (1, 0)
     told = _fit(plain, instance)
     assert "above their sensitivity" in told["fit"]
@@ -119,9 +135,8 @@ def test_scores_that_are_too_high_are_fitted_anew(many, instance):
 
 
 def test_a_new_class_is_fitted_anew(many, instance):
-    run(many, instance)
     vectors(60, seed=50).with_columns(pl.lit("class new").alias("label")).write_parquet(
-        _folder(many) / "day-20.parquet"
+        _folder(many) / "day-08.parquet"
     )
     assert _made(run(many, instance))["pilot_model"] == (1, 0)
     assert "'class new' was not there" in _fit(many, instance)["fit"]
@@ -129,9 +144,8 @@ def test_a_new_class_is_fitted_anew(many, instance):
 
 
 def test_growth_is_fitted_anew_and_settings_too(many, instance):
-    run(many, instance)
-    for i in range(30, 30 + SHARDS + 2):
-        vectors(100, seed=i).write_parquet(_folder(many) / f"day-{i}.parquet")
+    for i in range(30, 34):
+        vectors(550, seed=i).write_parquet(_folder(many) / f"day-{i}.parquet")
     assert _made(run(many, instance))["centroids"] == (1, 0)
     assert "refit.growth" in _fit(many, instance)["fit"]
     config = many.config.model_copy(
@@ -143,7 +157,6 @@ def test_growth_is_fitted_anew_and_settings_too(many, instance):
 
 
 def test_a_deleted_shard_leaves_and_nothing_else_is_computed(many, instance):
-    run(many, instance)
     before = _subset(many)
     gone = _folder(many) / "day-03.parquet"
     content = gone.read_bytes()
@@ -166,7 +179,6 @@ def test_a_deleted_shard_leaves_and_nothing_else_is_computed(many, instance):
 
 
 def test_a_renamed_shard_is_not_embedded_or_scored_again(many, instance, monkeypatch):
-    run(many, instance)
     before = _subset(many)
     source = _folder(many) / "day-03.parquet"
     source.rename(source.with_name("z-renamed.parquet"))
@@ -184,7 +196,6 @@ def test_a_renamed_shard_is_not_embedded_or_scored_again(many, instance, monkeyp
 
 
 def test_a_changed_shard_is_embedded_again(many, instance):
-    run(many, instance)
     vectors(100, seed=90).write_parquet(_folder(many) / "day-03.parquet")
     made = _made(run(many, instance))
     assert made["raw"] == made["embeddings"] == (1, SHARDS - 1)
@@ -197,15 +208,14 @@ def test_a_changed_shard_is_embedded_again(many, instance):
 
 def test_too_much_in_quarantine_holds_the_subset_back(many, instance):
     """A few bad rows are a warning; above the limit the subset of before stays."""
-    run(many, instance)
     good = many.store.need(many.at("selected_subset")).content_hash
     bad = vectors(300, seed=60).with_columns(pl.lit(None, dtype=pl.String).alias("label"))
     some = pl.concat([vectors(100, seed=61), bad.head(20)])
-    some.write_parquet(_folder(many) / "day-20.parquet")
+    some.write_parquet(_folder(many) / "day-08.parquet")
     assert run(many, instance).success
     few = many.store.need(many.at("selected_subset")).content_hash
     assert few != good
-    pl.concat([vectors(100, seed=61), bad]).write_parquet(_folder(many) / "day-20.parquet")
+    pl.concat([vectors(100, seed=61), bad]).write_parquet(_folder(many) / "day-08.parquet")
     result = run(many, instance)
     assert not result.success
     (failed,) = [a.error for a in result.assets if a.error]
@@ -213,15 +223,14 @@ def test_too_much_in_quarantine_holds_the_subset_back(many, instance):
     assert "300 of 2,400 rows are in quarantine (12.5%, limit 10.0%)" in failed
     assert many.store.need(many.at("selected_subset")).content_hash == few
     # what a shard that is gone had in quarantine is no longer told
-    (_folder(many) / "day-20.parquet").unlink()
+    (_folder(many) / "day-08.parquet").unlink()
     assert run(many, instance).success
     page = many.store.need(many.at("report")).path("report.html").read_text()
     assert "rows were set aside" not in page
 
 
 def test_evaluation_is_of_the_published_subset_also_when_the_fit_is_old(many, instance):
-    run(many, instance)
-    vectors(100, seed=SHARDS).write_parquet(_folder(many) / "day-20.parquet")
+    vectors(100, seed=SHARDS).write_parquet(_folder(many) / "day-08.parquet")
     run(many, instance)
     from curation.pipeline.evaluate import Setting, choose_again
     from curation.pipeline.population import population
@@ -252,15 +261,15 @@ def test_evaluation_is_of_the_published_subset_also_when_the_fit_is_old(many, in
     ],
     ids=str,
 )  # fmt: skip
-def test_every_choice_goes_on_with_an_old_fit(many, instance, changes):
-    merged = {**many.config.model_dump(exclude_defaults=True), **changes}
-    dataset = Dataset(type(many.config).model_validate(merged), many.store, many.root)
+def test_every_choice_goes_on_with_an_old_fit(fresh, instance, changes):
+    merged = {**fresh.config.model_dump(exclude_defaults=True), **changes}
+    dataset = Dataset(type(fresh.config).model_validate(merged), fresh.store, fresh.root)
     run(dataset, instance)
-    (_folder(many) / "day-05.parquet").unlink()
-    vectors(100, seed=SHARDS).write_parquet(_folder(many) / "day-20.parquet")
+    (_folder(fresh) / "day-05.parquet").unlink()
+    vectors(100, seed=SHARDS).write_parquet(_folder(fresh) / "day-08.parquet")
     made = _made(run(dataset, instance))
     if "rounds" not in changes.get("score", {}):
         assert made["centroids"] == (0, 1), _fit(dataset, instance)
     frame = _subset(dataset)
     assert np.isfinite(frame["weight"].to_numpy()).all()
-    assert "day-20" in set(frame["shard"])
+    assert "day-08" in set(frame["shard"])
