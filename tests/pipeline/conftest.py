@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from helpers import copied, vector_config, vectors
+from helpers import copied, four_shards, vector_config
 
 from curation.pipeline.dataset import Dataset
 from curation.pipeline.local import RunResult, run
@@ -18,14 +18,6 @@ from curation.store import Store
 def folder(tmp_path) -> Path:
     """Four shards of 200 vectors."""
     return four_shards(tmp_path)
-
-
-def four_shards(root: Path) -> Path:
-    path = root / "source"
-    path.mkdir()
-    for i in range(4):
-        vectors(200, seed=i).write_parquet(path / f"day-{i}.parquet")
-    return path
 
 
 @pytest.fixture

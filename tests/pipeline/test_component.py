@@ -44,37 +44,35 @@ def test_code_location_validates():
     assert shown.returncode == 0, shown.stderr
 
 
+WRONG = [
+    ("fraction: 0.15", "bugdet: 500", "'bugdet' was unexpected"),
+    ("pilot_share: 0.2", "pilot_share: -1", "-1 is less than or equal to the minimum"),
+    ("design: systematic", "design: cubic", "'cubic' is not one of"),
+    ("probe_seeds: 10", "probe_seeds: ten", "'ten' is not of type 'integer'"),
+]
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A copy of the project's files that dg reads, to put broken YAML in."""
-    path = tmp_path_factory.mktemp("project")
-    shutil.copyfile(ROOT / "pyproject.toml", path / "pyproject.toml")
-    shutil.copytree(ROOT / "curation", path / "curation")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ("fraction: 0.15", "bugdet: 500", "'bugdet' was unexpected"),
-        ("pilot_share: 0.2", "pilot_share: -1", "-1 is less than or equal to the minimum"),
-        ("design: systematic", "design: cubic", "'cubic' is not one of"),
-        ("probe_seeds: 10", "probe_seeds: ten", "'ten' is not of type 'integer'"),
-    ],
-)
-def test_wrong_yaml_names_file_line_field_and_expectation(project, old, new, told):
+def checked(tmp_path_factory) -> tuple[str, str]:
+    """A copy of the project with four mistakes in one file, and what `dg check yaml` says of it."""
+    project = tmp_path_factory.mktemp("project")
+    shutil.copyfile(ROOT / "pyproject.toml", project / "pyproject.toml")
+    shutil.copytree(ROOT / "curation", project / "curation")
     path = project / "curation" / "defs" / "questions" / "defs.yaml"
     text = path.read_text()
-    line = next(i for i, text in enumerate(text.splitlines(), 1) if text.strip() == old)
-    path.write_text(text.replace(old, new))
-    try:
-        shown = command("dg", "check", "yaml", cwd=project)
-    finally:
-        path.write_text(text)
-    said = shown.stdout + shown.stderr
+    for old, new, _ in WRONG:
+        path.write_text(path.read_text().replace(old, new))
+    shown = command("dg", "check", "yaml", cwd=project)
     assert shown.returncode != 0
-    assert f"defs.yaml:{line}" in said, said
-    assert told in said
+    return text, shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize(("old", "new", "told"), WRONG)
+def test_wrong_yaml_names_file_line_field_and_expectation(checked, old, new, told):
+    text, said = checked
+    line = next(i for i, text in enumerate(text.splitlines(), 1) if text.strip() == old)
+    place = said.index(f"defs.yaml:{line}")
+    assert told in said[place:].split("defs.yaml:")[1], said
 
 
 def test_missing_folder_and_package_are_told_when_they_run(tmp_path, instance):
@@ -111,7 +109,9 @@ def test_sensor_and_schedule_say_why_they_skip(tmp_path, disk_instance):
     assert str(tmp_path / "no") in told.skip_message
 
 
-def test_schedule_covers_all_shards_and_has_its_cron(clouds, disk_instance):
+def test_schedule_covers_all_shards_and_has_its_cron(curated, disk_instance):
+    clouds = curated
+    shutil.rmtree(clouds.store.root / "clouds" / "report")
     schedule = dataset_definitions(clouds).get_schedule_def("clouds_schedule")
     assert schedule.cron_schedule == "0 6 * * *"
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED

@@ -6,18 +6,18 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
-from helpers import events_of, materialize_range, vector_config, vectors
+from helpers import curate, events_of, materialize_range, vector_config, vectors
 
 from curation.pipeline.automation import register
 from curation.pipeline.component import dataset_definitions
 from curation.pipeline.dataset import ASSETS, CODE_VERSIONS, PER_SHARD, Dataset
 from curation.pipeline.local import run
 from curation.pipeline.population import population
-from curation.store import StoreError
+from curation.store import Store, StoreError
 
 
-def test_everything_is_made_and_adds_up(clouds, instance):
-    result = run(clouds, instance)
+def test_everything_is_made_and_adds_up(first_run):
+    clouds, _, result = first_run
     assert result.success, [a.error for a in result.assets if a.error]
     assert result.new_shards == ("day-0", "day-1", "day-2", "day-3")
     for asset in result.assets:
@@ -63,8 +63,8 @@ def test_pictures_are_kept_and_shown(clouds, instance):
             assert "data:image/png;base64," in metadata[name].value
 
 
-def test_data_versions_are_content_hashes_of_each_shard(clouds, instance):
-    run(clouds, instance)
+def test_data_versions_are_content_hashes_of_each_shard(first_run):
+    clouds, instance, _ = first_run
     for asset in ASSETS:
         shards = [f"day-{i}" for i in range(4)] if asset in PER_SHARD else [None]
         for shard in shards:
@@ -79,15 +79,19 @@ def test_data_versions_are_content_hashes_of_each_shard(clouds, instance):
     assert len(versions) == 4
 
 
-def test_unchanged_inputs_write_nothing_and_say_so(clouds, instance):
-    run(clouds, instance)
-    before = _times(clouds)
-    result = run(clouds, instance)
+def test_unchanged_inputs_write_nothing_and_say_so(curated, instance):
+    run(curated, instance)  # which notes when the copied files were last seen
+    before = _times(curated)
+    result = run(curated, instance)
     assert result.success
     assert all(a.computed == 0 and a.unchanged > 0 for a in result.assets)
-    assert _times(clouds) == before
-    event = events_of(instance, clouds, "embeddings", "day-2")[0]
+    assert _times(curated) == before
+    event = events_of(instance, curated, "embeddings", "day-2")[0]
     assert event.metadata["status"].value == "unchanged: nothing was written"
+
+
+def _subset(dataset: Dataset) -> pl.DataFrame:
+    return pl.read_parquet(dataset.store.need(dataset.at("selected_subset")).path("subset.parquet"))
 
 
 def _times(dataset):
@@ -96,8 +100,8 @@ def _times(dataset):
     return {p: t for p, t in found.items() if p.name != ".lock"}
 
 
-def test_checks_are_recorded_for_each_shard(clouds, instance):
-    run(clouds, instance)
+def test_checks_are_recorded_for_each_shard(first_run):
+    instance = first_run[1]
     for asset, check, shards in (
         ("raw", "unique_ids", 4),
         ("embeddings", "finite_embeddings", 4),
@@ -115,10 +119,9 @@ def test_checks_are_recorded_for_each_shard(clouds, instance):
         assert len(partitions) == shards, (asset, check)
 
 
-def test_one_shard_alone_runs_through(clouds, instance):
+def test_one_shard_alone_runs_through(curated, instance):
     """What the UI does for one partition: three assets in one run, nothing skipped."""
-    run(clouds, instance)
-    assets = dataset_definitions(clouds)
+    assets = dataset_definitions(curated)
     job = assets.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         instance=instance,
@@ -173,18 +176,17 @@ def test_a_broken_shard_is_named_and_all_else_goes_on(clouds, instance):
     assert not clouds.store.need(clouds.at("selected_subset")).figures["missing_shards"]
 
 
-def test_a_shard_that_broke_keeps_its_rows_and_is_named(clouds, instance):
+def test_a_shard_that_broke_keeps_its_rows_and_is_named(curated, instance):
     """What was good yesterday is not dropped because today's file cannot be read."""
-    run(clouds, instance)
-    before = population(clouds).content_hash
-    subset = clouds.store.need(clouds.at("selected_subset")).content_hash
-    (clouds.root / "source" / "day-1.parquet").write_bytes(b"PAR1 not parquet")
-    result = run(clouds, instance)
+    before = population(curated).content_hash
+    subset = curated.store.need(curated.at("selected_subset")).content_hash
+    (curated.root / "source" / "day-1.parquet").write_bytes(b"PAR1 not parquet")
+    result = run(curated, instance)
     assert result.success
-    people = population(clouds)
+    people = population(curated)
     assert people.content_hash == before
     assert list(people.stale) == ["day-1"]
-    assert clouds.store.need(clouds.at("selected_subset")).content_hash == subset
+    assert curated.store.need(curated.at("selected_subset")).content_hash == subset
 
 
 def test_no_shard_that_can_be_read_is_a_failure(clouds, instance):
@@ -195,32 +197,30 @@ def test_no_shard_that_can_be_read_is_a_failure(clouds, instance):
     assert "raw of 4 of 4 shards failed" in result.assets[0].error
 
 
-def test_a_new_shard_costs_its_own_reading_and_embedding(clouds, instance):
-    run(clouds, instance)
-    vectors(100, seed=7).write_parquet(clouds.root / "source" / "day-4.parquet")
-    result = run(clouds, instance)
+def test_a_new_shard_costs_its_own_reading_and_embedding(curated, instance):
+    vectors(100, seed=7).write_parquet(curated.root / "source" / "day-4.parquet")
+    result = run(curated, instance)
     made = {a.asset: (a.computed, a.unchanged) for a in result.assets}
     assert made["raw"] == made["embeddings"] == (1, 4)
     assert made["selected_subset"] == (1, 0)
-    subset = pl.read_parquet(clouds.store.need(clouds.at("selected_subset")).path("subset.parquet"))
+    subset = _subset(curated)
     assert "day-4" in set(subset["shard"])
 
 
-def test_a_removed_shard_leaves_the_subset(clouds, instance):
-    run(clouds, instance)
-    (clouds.root / "source" / "day-3.parquet").unlink()
-    result = run(clouds, instance)
+def test_a_removed_shard_leaves_the_subset(curated, instance):
+    (curated.root / "source" / "day-3.parquet").unlink()
+    result = run(curated, instance)
     assert result.success
     assert result.gone_shards == ("day-3",)
-    subset = pl.read_parquet(clouds.store.need(clouds.at("selected_subset")).path("subset.parquet"))
+    subset = _subset(curated)
     assert set(subset["shard"]) == {"day-0", "day-1", "day-2"}
 
 
-def test_repeated_ids_are_counted_once(clouds, instance):
+def test_repeated_ids_are_counted_once(clouds):
     """The same rows in a further shard change nothing but the count of repeats."""
     again = pl.read_parquet(clouds.root / "source" / "day-0.parquet")
     again.write_parquet(clouds.root / "source" / "day-9.parquet")
-    run(clouds, instance)
+    curate(clouds, until="embeddings")
     people = population(clouds)
     assert people.repeats == (
         people.dataset.store.need(clouds.at("raw", "day-0")).figures["rows"]
@@ -233,34 +233,30 @@ def _holdout_of(dataset: Dataset, shard: str) -> int:
     return dataset.store.need(dataset.at("raw", shard)).figures["holdout_rows"]
 
 
-def test_holdout_never_changes_sides_and_is_never_selected(clouds, instance):
-    run(clouds, instance)
-    held = set(population(clouds, split="holdout").ids.to_list())
-    train = set(population(clouds).ids.to_list())
+def test_holdout_never_changes_sides_and_is_never_selected(curated):
+    held = set(population(curated, split="holdout").ids.to_list())
+    train = set(population(curated).ids.to_list())
     assert len(held) + len(train) == 800
     assert not held & train
     assert 0.15 < len(held) / 800 < 0.35
-    vectors(100, seed=7).write_parquet(clouds.root / "source" / "a-first.parquet")
-    run(clouds, instance)
-    assert held <= set(population(clouds, split="holdout").ids.to_list())
+    vectors(100, seed=7).write_parquet(curated.root / "source" / "a-first.parquet")
+    curate(curated, until="embeddings")
+    assert held <= set(population(curated, split="holdout").ids.to_list())
 
 
-def test_same_settings_same_subset_in_another_store(folder, tmp_path, instance):
-    from curation.store import Store
-
-    hashes = []
-    for name in ("one", "two"):
-        dataset = Dataset(vector_config(folder), Store(tmp_path / name), tmp_path)
-        assert run(dataset, instance).success
-        hashes.append(dataset.store.need(dataset.at("selected_subset")).content_hash)
-    assert hashes[0] == hashes[1]
+def test_same_settings_same_subset_in_another_store(first_run, clouds, folder, tmp_path, instance):
+    assert run(clouds, instance).success
+    again = clouds.store.need(clouds.at("selected_subset"))
+    there = first_run[0].store.need(first_run[0].at("selected_subset"))
+    assert again.folder != there.folder
+    assert again.content_hash == there.content_hash
     other = Dataset(
         vector_config(folder, selection={"budget": 100, "seed": 1}),
-        Store(tmp_path / "three"),
+        Store(tmp_path / "other"),
         tmp_path,
     )
-    run(other, instance)
-    assert other.store.need(other.at("selected_subset")).content_hash != hashes[0]
+    curate(other, until="selected_subset")
+    assert other.store.need(other.at("selected_subset")).content_hash != there.content_hash
 
 
 @pytest.mark.parametrize(
@@ -291,25 +287,22 @@ def test_same_settings_same_subset_in_another_store(folder, tmp_path, instance):
     ],
     ids=lambda c: "-".join(f"{v}" for d in c.values() for v in d.values()),
 )
-def test_every_choice_runs(folder, tmp_path, instance, changes):
-    from curation.store import Store
-
+def test_every_choice_runs(folder, tmp_path, changes):
+    """On two of the four shards."""
+    for name in ("day-1", "day-2"):
+        (folder / f"{name}.parquet").unlink()
     settings = {"evaluation": {"probe_seeds": 2}, **changes}
-    dataset = Dataset(vector_config(folder, **settings), Store(tmp_path / "store"), tmp_path)
-    result = run(dataset, instance)
-    assert result.success, [a.error for a in result.assets if a.error]
+    made = curate(Dataset(vector_config(folder, **settings), Store(tmp_path / "store"), tmp_path))
+    assert made["report"].artifact.path("report.html").stat().st_size > 0
 
 
-def test_groups_have_their_shares_of_the_drawn_rows(folder, tmp_path, instance):
+def test_groups_have_their_shares_of_the_drawn_rows(folder, tmp_path):
     """80 rows are drawn beside the pilot's 20: half for the rarest class, ten at least of each."""
-    from curation.store import Store
-
     columns = {"id": "key", "input": "vector", "label": "label", "group": "label"}
     selection = {"budget": 100, "shares": {"class 3": 0.25}, "minimum": 10}
     config = vector_config(folder, columns=columns, selection=selection)
     dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
-    result = run(dataset, instance)
-    assert result.success, [a.error for a in result.assets if a.error]
+    curate(dataset)
     subset = pl.read_parquet(
         dataset.store.need(dataset.at("selected_subset")).path("subset.parquet")
     )
@@ -320,45 +313,38 @@ def test_groups_have_their_shares_of_the_drawn_rows(folder, tmp_path, instance):
     assert sum(counts.values()) == 80
 
 
-def test_a_score_column_needs_no_pilot(folder, tmp_path, instance):
-    from curation.store import Store
-
+def test_a_score_column_needs_no_pilot(folder, tmp_path):
     for path in folder.glob("*.parquet"):
         frame = pl.read_parquet(path)
         rng = np.random.default_rng(0)
         frame.with_columns(pl.Series("loss", rng.gamma(1, size=len(frame)))).write_parquet(path)
     config = vector_config(folder, score={"model": "column", "column": "loss"})
     dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
-    result = run(dataset, instance)
-    assert result.success, [a.error for a in result.assets if a.error]
+    curate(dataset)
     subset = pl.read_parquet(
         dataset.store.need(dataset.at("selected_subset")).path("subset.parquet")
     )
     assert "pilot" not in set(subset["reason"])
 
 
-def test_regression_on_a_target(folder, tmp_path, instance):
-    from curation.store import Store
-
+def test_regression_on_a_target(folder, tmp_path):
     for path in folder.glob("*.parquet"):
         frame = pl.read_parquet(path)
         first = frame["vector"].list.get(0)
         frame.with_columns((2 * first + 1).alias("y")).write_parquet(path)
     config = vector_config(folder, columns={"id": "key", "input": "vector", "target": "y"})
     dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
-    result = run(dataset, instance)
-    assert result.success, [a.error for a in result.assets if a.error]
+    curate(dataset)
     figures = dataset.store.need(dataset.at("evaluation_model")).figures
     assert figures["probe"]["all rows"]["r2"]["mean"] > 0.99
 
 
-def test_scores_of_other_centroids_are_refused(clouds, instance):
+def test_scores_of_other_centroids_are_refused(curated):
     """The reader says which field differs and what to do."""
-    run(clouds, instance)
     from curation.pipeline.subset import make_selected_subset
 
     other = Dataset(
-        vector_config(clouds.root / "source", clusters={"k": 5}), clouds.store, clouds.root
+        vector_config(curated.root / "source", clusters={"k": 5}), curated.store, curated.root
     )
     from curation.pipeline.score import make_centroids
 
@@ -369,10 +355,9 @@ def test_scores_of_other_centroids_are_refused(clouds, instance):
         make_selected_subset(other)
 
 
-def test_a_subset_that_fails_its_checks_is_not_published(clouds, instance, monkeypatch):
+def test_a_subset_that_fails_its_checks_is_not_published(curated, instance, monkeypatch):
     """A broken weight is caught, the run fails, and the subset before stays current."""
-    run(clouds, instance)
-    good = clouds.store.need(clouds.at("selected_subset")).content_hash
+    good = curated.store.need(curated.at("selected_subset")).content_hash
     from curation.pipeline import subset
 
     original = subset.choose
@@ -383,20 +368,19 @@ def test_a_subset_that_fails_its_checks_is_not_published(clouds, instance, monke
         return chosen
 
     monkeypatch.setattr(subset, "choose", broken)
-    other = Dataset(
-        vector_config(clouds.root / "source", selection={"budget": 90}), clouds.store, clouds.root
-    )
+    config = vector_config(curated.root / "source", selection={"budget": 90})
+    other = Dataset(config, curated.store, curated.root)
     result = run(other, instance)
     assert not result.success
     failed = next(a for a in result.assets if a.asset == "selected_subset")
     assert "weights_add_up" in failed.error
     assert "not published" in failed.error
-    assert clouds.store.need(clouds.at("selected_subset")).content_hash == good
+    assert curated.store.need(curated.at("selected_subset")).content_hash == good
 
 
-def test_first_seed_of_the_evaluation_is_the_published_subset(clouds, instance):
+def test_first_seed_of_the_evaluation_is_the_published_subset(first_run):
     """What is evaluated is what the pipeline does: same rows, same weights."""
-    run(clouds, instance)
+    clouds = first_run[0]
     from curation.pipeline.evaluate import Setting, choose_again
     from curation.pipeline.score import Centroids
     from curation.pipeline.subset import load_scored

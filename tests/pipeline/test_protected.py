@@ -10,11 +10,11 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
-from helpers import events_of, vector_config, vectors
+from helpers import copied, curate, events_of, four_shards, vector_config, vectors
 
 from curation import retention
 from curation.pipeline import evaluate, protected
-from curation.pipeline.dataset import EVALUATION_MODEL, Dataset
+from curation.pipeline.dataset import EVALUATION_MODEL, SELECTED_SUBSET, Dataset, Outcome
 from curation.pipeline.halves import halve, own_half
 from curation.pipeline.local import run
 from curation.pipeline.measured import Ruler
@@ -24,10 +24,26 @@ from curation.store import Store, StoreError
 SPLIT = {"probe_seeds": 2, "all_rows": False, "protected": {"least_rows": 50}}
 
 
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory) -> Dataset:
+    """800 rows, 200 of them held out, about half of those protected; a subset, not evaluated."""
+    root = tmp_path_factory.mktemp("chosen")
+    made = with_settings(four_shards(root), root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CURATION_PICTURES", "0")
+        curate(made, until=SELECTED_SUBSET)
+    return made
+
+
 @pytest.fixture
-def dataset(folder, tmp_path) -> Dataset:
-    """800 rows, 200 of them held out, about half of those protected."""
-    return with_settings(folder, tmp_path)
+def dataset(chosen, tmp_path) -> Dataset:
+    """A copy of it for a test of its own."""
+    return copied(chosen, tmp_path)
+
+
+def evaluated(dataset: Dataset) -> Outcome:
+    """Bring everything up to the evaluation up to date."""
+    return curate(dataset, until=EVALUATION_MODEL)[EVALUATION_MODEL]
 
 
 def with_settings(folder, tmp_path, **changes) -> Dataset:
@@ -60,10 +76,9 @@ class Refuted:
         monkeypatch.setattr(Ruler, "_compare", wrong)
 
 
-def test_a_row_keeps_its_half_as_shards_come_and_go(dataset, instance, folder):
+def test_a_row_keeps_its_half_as_shards_come_and_go(dataset):
     """Also under other settings; about half of the rows are open (5 standard errors)."""
-    assert run(dataset, instance).success
-    held = held_of(dataset)
+    folder, held = dataset.root / "source", held_of(dataset)
     before = dict(zip(held.ids.to_list(), own_half(held).tolist(), strict=True))
     assert abs(np.mean(list(before.values())) - 0.5) < 5 * 0.5 / math.sqrt(len(before))
     vectors(400, seed=11).write_parquet(folder / "a-first.parquet")
@@ -72,7 +87,7 @@ def test_a_row_keeps_its_half_as_shards_come_and_go(dataset, instance, folder):
     other = with_settings(
         folder, dataset.root, selection={"budget": 60, "seed": 5}, evaluation={"probe_seeds": 2}
     )
-    assert run(other, instance).success
+    curate(other, until="embeddings")
     held = held_of(other)
     after = dict(zip(held.ids.to_list(), own_half(held).tolist(), strict=True))
     both = set(before) & set(after)
@@ -83,7 +98,7 @@ def test_a_row_keeps_its_half_as_shards_come_and_go(dataset, instance, folder):
 
 def test_free_figures_are_of_the_open_half_and_the_rest_is_one_question_each(dataset, instance):
     """The labels of protected rows are turned around: but for the answers, nothing changes."""
-    assert run(dataset, instance).success
+    evaluated(dataset)
     figures, held = figures_of(dataset), held_of(dataset)
     answers = figures["holdout"]["answers"]
     opened = own_half(held)
@@ -150,24 +165,22 @@ def test_what_the_open_half_claims_wrongly_is_refuted_and_costs_an_event(
 def test_the_same_evaluation_asks_the_same_questions(dataset, instance, monkeypatch):
     """Unchanged, made again because it was damaged, or under another number of events."""
     Refuted(monkeypatch)
-    assert run(dataset, instance).success
+    evaluated(dataset)
     before, first = record_of(dataset), figures_of(dataset)["holdout"]
-    assert run(dataset, instance).success
+    evaluated(dataset)
     assert record_of(dataset) == before
     artifact = dataset.store.need(dataset.at(EVALUATION_MODEL))
     artifact.path("results.json").write_text("{}")
-    assert run(dataset, instance).success
+    evaluated(dataset)
     assert record_of(dataset) == before
     assert figures_of(dataset)["holdout"] == first
     more = {**SPLIT, "protected": {"least_rows": 50, "overfitting_events": 30}}
     other = with_settings(dataset.root / "source", dataset.root, evaluation=more)
-    result = run(other, instance)
-    assert next(a for a in result.assets if a.asset == EVALUATION_MODEL).unchanged == 1
+    assert evaluated(other).unchanged
     told, _ = protected.told_now(other, figures_of(other)["holdout"])
     assert told["holdout_events_left"] == 28
     # another subset is another question
-    assert run(with_settings(dataset.root / "source", dataset.root, selection={"budget": 90}),
-               instance).success  # fmt: skip
+    evaluated(with_settings(dataset.root / "source", dataset.root, selection={"budget": 90}))
     assert record_of(dataset).holdout.questions == 6
     assert record_of(dataset).holdout.spent == 4
 
@@ -183,11 +196,12 @@ def test_killed_between_an_answer_and_its_publication(dataset, instance, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "write_json", killed)
-        assert not run(dataset, instance).success
+        with pytest.raises(SystemExit, match="killed"):
+            evaluated(dataset)
     assert (seen[0].questions, seen[0].spent) == (3, 2)
     with pytest.raises(StoreError):
         figures_of(dataset)
-    assert run(dataset, instance).success
+    evaluated(dataset)
     assert record_of(dataset).holdout.answers == seen[0].answers
     assert record_of(dataset).holdout.spent == 2
     # and it is written before an answer is used: a full disk publishes none
@@ -198,18 +212,20 @@ def test_killed_between_an_answer_and_its_publication(dataset, instance, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(protected, "write_atomically", full)
-    assert not run(other, instance).success
+    with pytest.raises((OSError, StoreError), match="No space left"):
+        evaluated(other)
     assert dataset.store.need(dataset.at(EVALUATION_MODEL)).manifest.version == version
 
 
 def test_events_outlive_retention_and_rows_that_arrive_and_end_with_the_holdout(
-    dataset, instance, folder, monkeypatch
+    dataset, monkeypatch
 ):
     Refuted(monkeypatch)
-    assert run(dataset, instance).success
+    folder = dataset.root / "source"
+    evaluated(dataset)
     first = figures_of(dataset)["holdout"]
     vectors(400, seed=11).write_parquet(folder / "day-9.parquet")
-    assert run(dataset, instance).success
+    evaluated(dataset)
     now = dt.datetime.now(dt.UTC)
     gone = retention.plan(dataset, versions=1, days=None, present={"day-9"}, now=now)
     assert any("evaluation_model" in str(r.path) for r in gone)
@@ -219,15 +235,15 @@ def test_events_outlive_retention_and_rows_that_arrive_and_end_with_the_holdout(
     assert second["threshold"] == pytest.approx(4 / math.sqrt(second["protected_rows"]))
     assert record_of(dataset).holdout.spent == second["events_spent"] == 4
     other = with_settings(folder, dataset.root, holdout={"fraction": 0.3, "seed": 1})
-    assert run(other, instance).success
+    evaluated(other)
     assert figures_of(other)["holdout"]["events_spent"] == 2  # a holdout of its own
     assert record_of(dataset).holdout.spent == 4
 
 
-def test_when_no_event_is_left_it_says_what_to_do(folder, tmp_path, instance, monkeypatch):
+def test_when_no_event_is_left_it_says_what_to_do(dataset, instance, monkeypatch):
     Refuted(monkeypatch)
     settings = {**SPLIT, "protected": {"least_rows": 50, "overfitting_events": 1}}
-    dataset = with_settings(folder, tmp_path, evaluation=settings)
+    dataset = with_settings(dataset.root / "source", dataset.root, evaluation=settings)
     assert run(dataset, instance).success
     told = figures_of(dataset)["holdout"]
     assert told["answers"][0]["value"] is not None
@@ -243,16 +259,15 @@ def test_when_no_event_is_left_it_says_what_to_do(folder, tmp_path, instance, mo
     assert "Take a fresh holdout" in found.description
 
 
-def test_a_record_that_cannot_be_read_gives_no_event_back(dataset, instance, monkeypatch):
+def test_a_record_that_cannot_be_read_gives_no_event_back(dataset, monkeypatch):
     Refuted(monkeypatch)
-    assert run(dataset, instance).success
+    evaluated(dataset)
     path = record_of(dataset).path
     for text in ("", "[]", '{"whole": 0}', '{"whole": 0, "state": {"rows": 0}}'):
         path.write_text(text)
-        other = with_settings(
-            dataset.root / "source", dataset.root, selection={"budget": 90 + len(text)}
-        )
-        assert run(other, instance).success
+        settings = {**SPLIT, "probe_epochs": 20 + len(text)}
+        other = with_settings(dataset.root / "source", dataset.root, evaluation=settings)
+        evaluated(other)
         told = figures_of(other)["holdout"]
         assert told["events_left"] == 0
         assert [a["value"] for a in told["answers"]] == [None, None, 0.0]
@@ -260,19 +275,23 @@ def test_a_record_that_cannot_be_read_gives_no_event_back(dataset, instance, mon
         assert path.read_text() == text  # whoever restores it finds it as it was
 
 
-def test_holdouts_that_are_not_split_say_why(folder, tmp_path, instance):
+def test_holdouts_that_are_not_split_say_why(dataset):
     """Few rows, switched off, errors without a bound; later runs know what was shown before."""
-    few = with_settings(folder, tmp_path, evaluation={"probe_seeds": 2})
-    assert run(few, instance).success
+    folder = dataset.root / "source"
+    few = with_settings(folder, dataset.root, evaluation={"probe_seeds": 2})
+    evaluated(few)
     told = figures_of(few)["holdout"]
     assert not told["protected"]
     assert (told["open_rows"], told["protected_rows"]) == (len(held_of(few)), 0)
     assert "least_rows is 400" in told["why"]
     assert "not protected" in protected.sentences(told)[0]
     off = {**SPLIT, "protected": {"least_rows": 50, "protect": False}}
-    assert "protect is false" in halve(held_of(with_settings(folder, tmp_path, evaluation=off))).why
-    split = with_settings(folder, tmp_path)
-    assert run(split, instance).success
+    assert (
+        "protect is false"
+        in halve(held_of(with_settings(folder, dataset.root, evaluation=off))).why
+    )
+    split = with_settings(folder, dataset.root)
+    evaluated(split)
     told = figures_of(split)["holdout"]
     assert told["protected"]
     assert told["notes"] == [
@@ -288,7 +307,7 @@ def test_regression_is_not_protected(folder, tmp_path, instance):
         frame.with_columns(target.alias("y")).write_parquet(path)
     columns = {"id": "key", "input": "vector", "target": "y", "group": "label"}
     dataset = with_settings(folder, tmp_path, columns=columns)
-    assert run(dataset, instance).success
+    evaluated(dataset)
     figures = figures_of(dataset)
     assert "no bound" in figures["holdout"]["why"]
     assert figures["holdout"]["open_rows"] == figures["holdout_rows"]
@@ -341,7 +360,7 @@ def test_a_figure_that_was_tuned_on_the_open_half_is_not_published(tmp_path, ins
         frame = vectors(1000, seed=i).with_columns(pl.Series("label", np.where(toss, "yes", "no")))
         frame.write_parquet(folder / f"day-{i}.parquet")
     dataset = with_settings(folder, tmp_path, holdout={"fraction": 0.6})
-    assert run(dataset, instance).success
+    evaluated(dataset)
     people, held = population(dataset), held_of(dataset)
     ruler = Ruler.of(held, people.classes)
     guessers = [Guesser(seed) for seed in range(1000)]

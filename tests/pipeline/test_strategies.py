@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from helpers import vector_config
+from helpers import curate, vector_config
 
 from curation import sampling
 from curation.pipeline.dataset import Dataset
@@ -20,10 +20,10 @@ from curation.sampling.constants import Pilot, estimate_constants
 from curation.store import Store
 
 
-def curated(folder, tmp_path, instance, **changes) -> Dataset:
+def curated(folder, tmp_path, **changes) -> Dataset:
+    """A data set with its subset; what comes after it is not looked at here."""
     dataset = Dataset(vector_config(folder, **changes), Store(tmp_path / "store"), tmp_path)
-    result = run(dataset, instance)
-    assert result.success, [a.error for a in result.assets if a.error]
+    curate(dataset, until="selected_subset")
     return dataset
 
 
@@ -45,10 +45,10 @@ def with_targets(folder) -> dict[str, str]:
     return {"id": "key", "input": "vector", "target": "y"}
 
 
-def test_calibrated_weights_count_classes_and_train(folder, tmp_path, instance):
+def test_calibrated_weights_count_classes_and_train(folder, tmp_path):
     """Over the rows that were up for drawing, and so with the pilot over all of them."""
     dataset = curated(
-        folder, tmp_path, instance,
+        folder, tmp_path,
         selection={"budget": 100, "calibrate": True, "weight_exponent": 1.0},
     )  # fmt: skip
     people, subset = population(dataset), subset_of(dataset)
@@ -84,13 +84,13 @@ def test_totals_that_cannot_be_reached_are_named(folder, tmp_path, instance):
     assert "selection.calibrate" in failed.error
 
 
-def test_rounds_are_drawn_by_the_models_of_their_time(folder, tmp_path, instance):
+def test_rounds_are_drawn_by_the_models_of_their_time(folder, tmp_path):
     """Round 1 by the pilot model, round 2 by one trained on pilot and round 1 with their weights.
 
     Every number is computed again: law, inclusion probability, combined weight.
     """
     dataset = curated(
-        folder, tmp_path, instance,
+        folder, tmp_path,
         clusters={"k": 20, "space": "embedding"}, score={"rounds": 2},
         selection={"budget": 100, "design": "poisson", "mix": 0.2},
     )  # fmt: skip
@@ -155,14 +155,14 @@ def test_rounds_are_drawn_by_the_models_of_their_time(folder, tmp_path, instance
     assert figures["certificate"]["epsilon"] == pytest.approx(math.sqrt(math.log(40) / 160))
 
 
-def test_totals_over_rounds_are_unbiased(folder, tmp_path, instance):
+def test_totals_over_rounds_are_unbiased(folder, tmp_path):
     """The true total of the pilot's loss and the number of rows, over 50 draws of the rounds.
 
     The pilot and its model are kept. Two comparisons at 4 standard errors: by chance one fails in
     1e-4 of cases. Intervals of a nominal 95% cover in 84% and more (binomial error 3 points).
     """
     dataset = curated(
-        folder, tmp_path, instance,
+        folder, tmp_path,
         clusters={"k": 20}, score={"rounds": 3}, selection={"budget": 60, "mix": 0.2},
         evaluation={"probe_seeds": 2, "all_rows": False},
     )  # fmt: skip
@@ -188,10 +188,10 @@ def test_totals_over_rounds_are_unbiased(folder, tmp_path, instance):
     assert np.mean(covered) >= 0.84
 
 
-def test_evaluation_replays_the_rounds(folder, tmp_path, instance):
+def test_evaluation_replays_the_rounds(folder, tmp_path):
     from curation.pipeline.evaluate import Setting, choose_again
 
-    dataset = curated(folder, tmp_path, instance, score={"rounds": 2})
+    dataset = curated(folder, tmp_path, score={"rounds": 2})
     people = population(dataset)
     centroids = Centroids.load(dataset)
     scored, _ = load_scored(people, centroids)
@@ -207,11 +207,11 @@ LAWS = ("regression", "leverage", "ridge_leverage", "row_norm")
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_rows_for_a_fit_are_drawn_by_the_law_asked_for(folder, tmp_path, instance, law):
+def test_rows_for_a_fit_are_drawn_by_the_law_asked_for(folder, tmp_path, law):
     """Inclusion probabilities by the definitions, from all embeddings at once."""
     columns = with_targets(folder)
     dataset = curated(
-        folder, tmp_path, instance, columns=columns,
+        folder, tmp_path, columns=columns,
         clusters={"k": 30}, selection={"budget": 100, "law": law},
         evaluation={"probe_seeds": 2},
     )  # fmt: skip

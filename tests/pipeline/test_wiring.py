@@ -7,14 +7,13 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from helpers import vector_config, vectors
+from helpers import curate, four_shards, vector_config, vectors
 
 from curation.models import load_pilot
 from curation.pipeline import evaluate
 from curation.pipeline.chosen import choose
 from curation.pipeline.dataset import Dataset
 from curation.pipeline.laws import law_of_rows
-from curation.pipeline.local import run
 from curation.pipeline.pilot import make_pilot_model, pilot_rows
 from curation.pipeline.population import population
 from curation.pipeline.score import Centroids
@@ -36,11 +35,15 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(params=sorted(SETTINGS))
-def made(request, folder, tmp_path, instance) -> Dataset:
-    config = vector_config(folder, **SETTINGS[request.param])
-    dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
-    assert run(dataset, instance).success
+@pytest.fixture(scope="module", params=sorted(SETTINGS))
+def made(request, tmp_path_factory) -> Dataset:
+    """A data set by each of the settings, for tests that only look at it."""
+    root = tmp_path_factory.mktemp("made")
+    config = vector_config(four_shards(root), **SETTINGS[request.param])
+    dataset = Dataset(config, Store(root / "store"), root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CURATION_PICTURES", "0")
+        curate(dataset, until="selected_subset")
     return dataset
 
 
@@ -149,8 +152,8 @@ def test_estimate_and_certificate_are_those_of_the_subset(made):
     assert figures["estimate"]["low"] < weighted < figures["estimate"]["high"]
 
 
-def test_the_draw_depends_on_its_seed_and_the_pilot_is_uniform(clouds, instance):
-    run(clouds, instance)
+def test_the_draw_depends_on_its_seed_and_the_pilot_is_uniform(first_run):
+    clouds = first_run[0]
     people = population(clouds)
     centroids = Centroids.load(clouds)
     scored, _ = load_scored(people, centroids)
@@ -165,7 +168,7 @@ def test_the_draw_depends_on_its_seed_and_the_pilot_is_uniform(clouds, instance)
     assert np.all(np.abs(hits / 600 - share) <= 5 * math.sqrt(share / 600))
 
 
-def test_what_the_probe_is_trained_on(clouds, instance, monkeypatch):
+def test_what_the_probe_is_trained_on(clouds, monkeypatch):
     """Equal numbers of rows, weights for the subset alone, and the gain is subset minus uniform."""
     seen: list[tuple[int, np.ndarray | None]] = []
     original = evaluate._probe
@@ -176,7 +179,7 @@ def test_what_the_probe_is_trained_on(clouds, instance, monkeypatch):
         return original(setting, x, rows, weights, *rest)
 
     monkeypatch.setattr(evaluate, "_probe", spy)
-    assert run(clouds, instance).success
+    curate(clouds, until="evaluation_model")
     pairs = list(zip(seen[0:4:2], seen[1:4:2], strict=True))
     for (m, weights), (other, none) in pairs:
         assert m == other == 100
@@ -190,31 +193,30 @@ def test_what_the_probe_is_trained_on(clouds, instance, monkeypatch):
         assert figures["gain"][metric]["mean"] == pytest.approx(means[0] - means[1])
 
 
-def test_rows_of_the_holdout_shard_are_not_trained_on_elsewhere(folder, tmp_path, instance):
+def test_rows_of_the_holdout_shard_are_not_trained_on_elsewhere(folder, tmp_path):
     """Fifty rows of the holdout shard stand in another shard too: they leave the population."""
     held = pl.read_parquet(folder / "day-1.parquet")
     pl.concat([vectors(100, seed=8), held[:50]]).write_parquet(folder / "day-5.parquet")
     config = vector_config(folder, holdout={"shards": ["day-1"]})
     dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
-    assert run(dataset, instance).success
+    curate(dataset, until="embeddings")
     people = population(dataset)
     assert not set(people.ids) & set(held["key"])
     assert people.repeats == 50
 
 
-def test_another_pilot_than_the_centroids_had_is_refused(clouds, instance):
-    run(clouds, instance)
-    changed = vector_config(clouds.root / "source", score={"pilot_share": 0.4})
-    other = Dataset(changed, clouds.store, clouds.root)
+def test_another_pilot_than_the_centroids_had_is_refused(curated):
+    changed = vector_config(curated.root / "source", score={"pilot_share": 0.4})
+    other = Dataset(changed, curated.store, curated.root)
     make_pilot_model(other)
     with pytest.raises(StoreError, match=r"'pilot_model' is .*materialize centroids"):
         make_selected_subset(other)
 
 
-def test_epsilon_is_reached_by_the_rows_that_are_drawn(folder, tmp_path, instance):
+def test_epsilon_is_reached_by_the_rows_that_are_drawn(folder, tmp_path):
     config = vector_config(folder, selection={"epsilon": 0.12, "delta": 0.1})
     dataset = Dataset(config, Store(tmp_path / "store"), tmp_path)
-    assert run(dataset, instance).success
+    curate(dataset, until="selected_subset")
     figures = dataset.store.need(dataset.at("selected_subset")).figures
     assert figures["certificate"]["epsilon"] <= 0.12
     assert figures["pilot_rows"] == round(0.2 * figures["budget"])
