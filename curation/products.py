@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -267,7 +267,8 @@ def in_order(
     """Yield what a function returns of each piece, in their order, computed by several threads.
 
     Inside, BLAS and OpenMP use one thread. No more than :func:`ahead` pieces are under way or wait
-    to be taken.
+    to be taken. A single piece, and all of them where there is one thread, is computed by the
+    caller's: to start another takes longer than many a piece.
 
     Parameters
     ----------
@@ -279,6 +280,10 @@ def in_order(
         How many; by default those of :func:`curation.threads.count`.
     """
     workers = threads or count()
+    if workers == 1 or (isinstance(pieces, Sized) and len(pieces) <= 1):
+        with one_thread():
+            yield from map(function, pieces)
+        return
     waiting: deque[Future[Found]] = deque()
     with one_thread(), ThreadPoolExecutor(workers, "products", _alone) as pool:
         for piece in pieces:
