@@ -101,12 +101,13 @@ def _total(kept: Results) -> Grid:
             f"{100 * one['rmse']:.2f}%",
             f"{100 * one['uniform']:.2f}%",
             f"{one['rmse'] / one['uniform']:.2f}",
+            f"{100 * kept['by_tokens'][name]:.2f}%",
             f"{100 * one['bias']:+.2f}%",
         )
         for name, one in kept["errors"].items()
     ]
-    head = ("score", "true total", "ours", "uniform rows", "ratio", "ours, mean error")
-    return Grid("Error of the estimated total", head, rows)
+    head = ("score", "true total", "ours", "uniform rows", "ratio", "by tokens alone")
+    return Grid("Error of the estimated total", (*head, "ours, mean error"), rows)
 
 
 def _rates(kept: Results) -> Grid:

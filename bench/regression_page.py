@@ -133,10 +133,12 @@ def seconds_ratio(kept: Results, problem: str, above: str, below: str) -> tuple[
 def _time(kept: Results) -> Grid:
     """Processor seconds of every law, clustering included, and ratios of ours."""
     rows = []
-    for problem, seconds in kept["seconds"].items():
-        n, d, _ = kept["shapes"][problem]
+    for problem in kept["shapes"]:
+        if problem not in kept["seconds"]:
+            continue
+        seconds, (n, d, _) = kept["seconds"][problem], kept["shapes"][problem]
         names = ("uniform", "row_norm", "ridge_leverage", "leverage", "leverage by Gram matrix")
-        told = (f"{statistics.median(seconds[name]):.3f}" for name in (*names, "mix"))
+        told = (f"{statistics.median(seconds[name]):.2g}" for name in (*names, "mix"))
         rows.append(
             (
                 TITLES[problem],
@@ -175,8 +177,9 @@ def targets(kept: Results) -> Grid:
             beyond = "; its interval reaches beyond" if found["high"] > bound else ""
             verdict = _verdict(found["value"] <= bound)
             rows.append((what, f"at most {bound}", told, verdict + beyond))
-    for problem in kept["seconds"]:
-        n, d, _ = kept["shapes"][problem]
+    for problem, (n, d, _) in kept["shapes"].items():
+        if problem not in kept["seconds"]:
+            continue
         for below in ("leverage", "leverage by Gram matrix") if d >= WIDE_COLUMNS else ():
             value, told = seconds_ratio(kept, problem, "mix", below)
             what = f"{n:,} × {d}: time of ours / {WORDS[below]}"

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from curation import clustering, sampling
 from curation.sampling import regression
 from curation.selection.inputs import Numbers, read_ids, read_seed
-from curation.selection.plan import resolve_budget, resolve_k
+from curation.selection.plan import AUTO_K_MOST, resolve_budget, resolve_k
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -88,7 +88,8 @@ def select_regression(
         ``mix`` (0.4 residual at the medoids and distance, 0.4 leverage of the weighted medoids, 0.2
         uniform), or a baseline: ``uniform``, ``row_norm``, ``leverage``, ``ridge_leverage``.
     k
-        Clusters of the mix, or ``auto``.
+        Clusters of the mix, or ``auto``: 400, or a twentieth of the rows. They do not depend on the
+        budget, because no row is asked about anything.
     design
         How rows are drawn, as in :func:`curation.select`.
     ids
@@ -118,7 +119,7 @@ def select_regression(
     numbers = Numbers(read_ids(ids, n), read_seed(seed))
     luck = numbers.of("draw")
     if law == "mix":
-        probability, order, clusters = clustered_law(x, y, resolve_k(k, budget=s, rows=n), numbers)
+        probability, order, clusters = clustered_law(x, y, _clusters(k, s, n), numbers)
     else:
         probability = regression.regression_baseline(law, x)
         # any order will do that has nothing to do with the numbers rows are drawn by
@@ -139,6 +140,12 @@ def select_regression(
         probability,
         clusters,
     )
+
+
+def _clusters(k: int | str, budget: int, rows: int) -> int:
+    if k == "auto":
+        k = min(AUTO_K_MOST, max(1, rows // ROWS_PER_CLUSTER))
+    return resolve_k(k, budget=budget, rows=rows)
 
 
 def clustered_law(

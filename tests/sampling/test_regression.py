@@ -399,8 +399,9 @@ def test_other_functions_refuse_too():
             call()
 
 
-def test_sketched_leverages_are_near_the_exact_ones():
+def test_sketched_leverages_are_near_the_exact_ones(monkeypatch):
     """Rows that hold a direction alone are found; the sum is about the rank, also if deficient."""
+    monkeypatch.setattr(linear, "BLOCK_MIB", 1)  # several blocks
     rng = np.random.default_rng(3)
     a = rng.standard_t(3, size=(20_000, 40)) @ rng.normal(size=(40, 60))
     a[7] += 1e3 * rng.normal(size=60)  # a forty-first direction, which one row holds up
@@ -411,6 +412,12 @@ def test_sketched_leverages_are_near_the_exact_ones():
     assert found.sum() == pytest.approx(41.0, rel=0.25)
     ratio = found / exact
     assert np.quantile(ratio, [0.05, 0.95]) == pytest.approx([0.5, 1.6], abs=0.2)
+
+
+def test_a_sketch_of_equal_rows_does_not_add_them_up():
+    """An intercept of 20,000 rows has a leverage of 1: 8 signed sums are off by chance alone."""
+    found = sketched_leverage(np.ones((20_000, 1)), np.random.default_rng(4).random(20_000))
+    assert 0.3 < found.sum() < 3.0
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, np.nan])
