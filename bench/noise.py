@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from bench.experiment import PILOT_SHARE, Task
 from bench.harness import RESULTS
-from bench.recipes import all_weights, strategies_of
+from bench.recipes import TILTED, all_weights, follow, strategies_of
 from bench.tasks import TASKS
 from curation import baselines
 from curation.progress import LogListener, listen, track
@@ -101,7 +102,12 @@ def run(
     whole = TASKS[case.task]()
     path = folder / f"{name}.json"
     cells: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    wanted: dict[str, baselines.Strategy | None] = {**strategies_of(case.task), ALL: None}
+    wanted: dict[str, baselines.Strategy | None] = {
+        **strategies_of(case.task),
+        "tilted": partial(follow, recipe=TILTED),
+        "tilted-weighted": partial(follow, recipe=replace(TILTED, exponent=1.0)),
+        ALL: None,
+    }
     if strategies is not None:
         wanted = {name: wanted[name] for name in strategies}
     with track(name, seeds * len(wanted)) as advance:

@@ -204,7 +204,7 @@ def noise_tables(results: Results) -> dict[str, Grid]:
     metrics = (*METRICS, "marked", "marked_weight")
     made = {}
     for name, columns in results["cases"].items():
-        beside = {m: mean(columns, ALL, m) for m in metrics}
+        beside = {m: mean(columns, ALL, m) for m in metrics} if ALL in columns else None
         others = {n: one for n, one in columns.items() if n != ALL}
         made[name] = compared(others, name, beside=beside, metrics=metrics, costs=False)
     return made

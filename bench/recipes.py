@@ -100,7 +100,7 @@ TILTED = Recipe(mix="auto", exponent=0.0)
 BY_GRADIENT = Recipe(space="gradient", value="gradient_norm", tilt=0.7, exponent=0.0)
 RECIPES = {
     "questions": {"recipe": TILTED},
-    "r8": {"recipe": TILTED, "recipe-gradient": BY_GRADIENT},
+    "r8": {"recipe": TILTED, "by-gradient": BY_GRADIENT},
     "r52": {"recipe": TILTED},  # taken over from R8
     "reviews": {"recipe": Recipe(tilt=None, mix="auto", exponent=0.5)},  # as shipped
 }
