@@ -102,7 +102,7 @@ RECIPES = {
     "questions": {"recipe": TILTED},
     "r8": {"recipe": TILTED, "by-gradient": BY_GRADIENT},
     "r52": {"recipe": TILTED},  # taken over from R8
-    "reviews": {"recipe": Recipe(tilt=None, mix="auto", exponent=0.5)},  # as shipped
+    "reviews": {"recipe": Recipe(tilt=None, mix="auto", exponent=0.5)},  # as shipped before
 }
 """By task: what was best on validation rows (``bench.texts``), where nothing else is said."""
 
