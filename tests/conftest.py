@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from curation.threads import set_defaults
@@ -39,10 +41,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
         report.longrepr = f"skipped in CI: {report.longrepr}"
 
 
+@pytest.fixture(scope="session")
+def _stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths for stores; `mktemp` for each of thousands would look through all there are."""
+    root = tmp_path_factory.mktemp("stores")
+    return (root / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_store(_stores: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the project's own store or Dagster home."""
-    root = tmp_path_factory.mktemp("store")
+    root = next(_stores)
+    root.mkdir()
     monkeypatch.setenv("CURATION_STORE", str(root))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from helpers import vector_config
+from helpers import curate, vector_config
 
 from curation.pipeline.by_cluster import BY_CLUSTER
 from curation.pipeline.dataset import Dataset
-from curation.pipeline.local import run
 from curation.pipeline.pilot import load_score_model, query_scores
 from curation.pipeline.population import population
 from curation.pipeline.views import views_of
@@ -17,12 +16,13 @@ from curation.store import digest
 
 
 @pytest.fixture
-def subset(clouds, instance):
-    assert run(clouds, instance).success
+def subset(first_run):
+    clouds = first_run[0]
     return clouds.store.need(clouds.at("selected_subset"))
 
 
-def test_clusters_add_up_to_the_rows(clouds, subset):
+def test_clusters_add_up_to_the_rows(first_run, subset):
+    clouds = first_run[0]
     frame = pl.read_parquet(subset.path(BY_CLUSTER))
     figures, people = subset.figures, population(clouds)
     assert frame["rows"].sum() == frame["evaluated"].sum() == len(people)
@@ -62,15 +62,16 @@ def test_the_curve_passes_through_what_was_seen(subset):
     assert uniform / 2 < seen < uniform * 2
 
 
-def test_no_curve_says_why(folder, tmp_path, clouds, instance):
+def test_no_curve_says_why(folder, tmp_path, clouds):
     config = vector_config(folder, score={"rounds": 2})
     rounds = Dataset(config, clouds.store, tmp_path)
-    assert run(rounds, instance).success
+    curate(rounds, until="selected_subset")
     figures = rounds.store.need(rounds.at("selected_subset")).figures
     assert figures["error_curve"] == {"skipped": "the law changes from round to round"}
 
 
-def test_every_stage_notes_its_time_and_memory(clouds, subset):
+def test_every_stage_notes_its_time_and_memory(first_run):
+    clouds = first_run[0]
     for asset, shard in (("raw", "day-1"), ("embeddings", "day-1"), ("centroids", None),
                          ("selected_subset", None), ("evaluation_model", None)):  # fmt: skip
         manifest = clouds.store.need(clouds.at(asset, shard)).manifest
