@@ -269,7 +269,7 @@ def _score_shard(dataset: Dataset, shard: str, centroids: Centroids) -> Outcome:
         people = shard_population(dataset, shard)
         unknown = set(people.classes) - set(centroids.fitted_on.classes or people.classes)
         # of rows that are left out anyway no score is needed, and the fit never saw their class
-        if unknown & set(population(dataset).classes):
+        if unknown and unknown & set(population(dataset).classes):
             raise StoreError(
                 f"data set {dataset.name}, shard {shard}: class {sorted(unknown)[0]!r} was not "
                 "there when the centroids were fitted; materialize pilot_model and centroids again"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from helpers import vector_config, vectors
+from helpers import copied, vector_config, vectors
 
 from curation.pipeline import refit
 from curation.pipeline.chosen import Chosen, choose
@@ -295,11 +295,31 @@ def frame_of(seed: int, rows: int = 100) -> pl.DataFrame:
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    folder = tmp_path / "source"
+    return written(tmp_path)
+
+
+def written(root: Path) -> Path:
+    folder = root / "source"
     folder.mkdir()
-    for i in range(8):
-        frame_of(i).write_parquet(folder / f"day-{i}.parquet")
+    for i in range(4):
+        frame_of(i, 200).write_parquet(folder / f"day-{i}.parquet")
     return folder
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory) -> Dataset:
+    """The data set by the usual settings, up to its subset."""
+    dataset = with_settings(written(tmp_path_factory.mktemp("made-once")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CURATION_PICTURES", "0")
+        assert all(made(dataset).values())
+    return dataset
+
+
+@pytest.fixture
+def there(made_once, tmp_path) -> Dataset:
+    """A copy of that."""
+    return copied(made_once, tmp_path)
 
 
 def with_settings(source: Path, **changes: Any) -> Dataset:
@@ -347,8 +367,8 @@ def test_what_is_learned_from_other_columns_or_held_out_rows_is_not_kept(source,
     assert not any(made(dataset).values())
 
 
-def test_other_settings_of_the_draw_are_told_as_the_reason(source):
-    made(with_settings(source))
+def test_other_settings_of_the_draw_are_told_as_the_reason(there):
+    source = there.root / "source"
     dataset = with_settings(source, selection={"fraction": 0.12, "tilt": "classes"})
     assert made(dataset) == {"pilot": False, "centroids": False, "subset": True}
     told = changes_of(dataset)
@@ -393,9 +413,8 @@ def test_medoids_that_left_between_the_stages_are_not_mistaken_for_another_row(s
     assert all(made(dataset).values())
 
 
-def test_borders_that_are_damaged_are_cut_anew(source):
-    dataset = with_settings(source)
-    made(dataset)
+def test_borders_that_are_damaged_are_cut_anew(there):
+    dataset, source = there, there.root / "source"
     path = dataset.store.need(dataset.at("strata")).path("borders.safetensors")
     path.chmod(0o644)
     path.write_bytes(b"damaged")
@@ -404,10 +423,10 @@ def test_borders_that_are_damaged_are_cut_anew(source):
     assert dataset.store.need(dataset.at("strata")).path("borders.safetensors").stat().st_size > 100
 
 
-def test_the_order_in_which_shards_came_shows_in_the_recipe(source, tmp_path):
+def test_the_order_in_which_shards_came_shows_in_the_recipe(there, tmp_path):
     """The fit is of the rows that were there: another history may give other rows, and says so."""
-    made(one := with_settings(source))
-    frame_of(43).write_parquet(source / "day-93.parquet")
+    one = there
+    frame_of(43).write_parquet(there.root / "source" / "day-93.parquet")
     made(one)
     other = replace_store(one, tmp_path / "another")
     made(other)
