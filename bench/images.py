@@ -20,9 +20,10 @@ from bench.show import Grid, fill
 
 OURS = ("ours", "ours-by-label", "ours-by-label-coordinated", "ours-tilted")
 RIVALS = ("uniform", "class-stratified", "margin", "entropy", "k-center", "badge")
+DEFAULT = "ours-by-label-coordinated"  # space and design are those of `curation.select` left alone
 DRAWN = {
-    "ours": ("#0b6e4f", "o", 2.2),
-    "ours-by-label-coordinated": ("#35a77c", "s", 1.8),
+    DEFAULT: ("#0b6e4f", "o", 2.4),
+    "ours": ("#35a77c", "s", 1.4),
     "published": ("#8d6cab", "v", 1.2),
     "gradient-norm-sampled": ("#c98500", "^", 1.2),
     "class-stratified": ("#7d8597", ".", 1.2),
@@ -85,13 +86,13 @@ def targets(budgets: dict[str, Columns]) -> list[tuple[str, bool]]:
         if budget not in budgets:
             continue
         columns = budgets[budget]
-        over = gain(columns, "ours", "accuracy")
+        over = gain(columns, DEFAULT, "accuracy")
         met = over["low"] > 0.0 and 100.0 * over["mean"] >= least
-        said = f"ours over uniform at {int(budget):,} rows: {_points(over)} (at least {least:+.1f})"
+        said = f"over uniform at {int(budget):,} rows: {_points(over)} (at least {least:+.1f})"
         found.append((said.replace("*", ""), met))
         for other in ("margin", "entropy", "k-center", "badge"):
-            one = gain(columns, "ours", "accuracy", other)
-            said = f"ours over {other} at {int(budget):,} rows: {_points(one)} (not below)"
+            one = gain(columns, DEFAULT, "accuracy", other)
+            said = f"over {other} at {int(budget):,} rows: {_points(one)} (not below)"
             found.append((said.replace("*", ""), one["high"] >= 0.0))
     return found
 
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     plot(results["budgets"], IMAGES / "results-images.png")
     told = targets(results["budgets"])
     for said, met in told:
-        print(f"{said}: {'met' if met else 'MISSED'}")
+        print(f"{DEFAULT} {said}: {'met' if met else 'MISSED'}")
     return int(any(not met for _, met in told))
 
 
