@@ -403,6 +403,15 @@ def test_a_row_that_is_left_out_may_be_of_a_class_the_fit_never_saw(source):
     assert not any(made(dataset).values())
 
 
+def test_a_class_that_the_fit_never_saw_is_not_scored_by_it(there):
+    frame = frame_of(41).with_columns(pl.lit("class new").alias("label"))
+    frame.write_parquet(there.root / "source" / "day-91.parquet")
+    make_raw(there, "day-91")
+    make_embeddings(there, "day-91")
+    with pytest.raises(StoreError, match=r"shard day-91: class 'class new' was not there when"):
+        make_sensitivity_scores(there, "day-91")
+
+
 def test_medoids_that_left_between_the_stages_are_not_mistaken_for_another_row(source):
     """Rounds ask for the medoids' scores again: of -1 that would be the last row's."""
     dataset = with_settings(source, score={"rounds": 3})
