@@ -35,6 +35,7 @@ WORDS = {
 }
 ALL = "all rows"
 DIGITS = 4
+OURS = ("ours", "recipe", "by-gradient", "tilted")
 
 Columns = dict[str, dict[str, list[float]]]  # strategy -> metric -> one number for each seed
 Results = dict[str, Any]
@@ -229,7 +230,7 @@ def panels(
             found = [gain(columns, name, metric) for name in names]
             means = [100.0 * one["mean"] for one in found]
             spread = [50.0 * (one["high"] - one["low"]) for one in found]
-            ours = [n.startswith(("ours", "recipe")) for n in names]
+            ours = [n.startswith(OURS) for n in names]
             for at, own in enumerate(ours):
                 axes.errorbar(
                     means[at], at, xerr=spread[at], marker="o", markersize=4, capsize=2,
