@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -200,8 +200,3 @@ def summary(cells: Cells, *, against: str = "uniform") -> dict[str, dict[str, di
                 line[cost] = float(np.median([one[cost] for one in own.values()]))
             found.setdefault(budget, {})[name] = line
     return found
-
-
-def named(names: Iterable[str]) -> dict[str, Callable[..., baselines.Choice]]:
-    """Return strategies by their names."""
-    return {name: baselines.STRATEGIES[name] for name in names}
