@@ -183,14 +183,15 @@ def to_bfloat16(values: Vectors, *, out: Vectors | None = None) -> Vectors:
 def differences(points: Vectors, other: Vectors, *, out: Vectors) -> Vectors:
     """Write how (m, d) points differ from a (d,) other one to `out`, and return (m,) distances.
 
-    torch's loops, as those of :func:`round_off`: they give way to other threads less often than
-    numpy's, and giving way costs more than the work on a few rows.
+    torch's loops, as those of :func:`round_off`, where they can be had: they give way to other
+    threads less often than numpy's, and giving way costs more than the work on a few rows. Points
+    may be read-only, as those of a memory map are, which torch does not take.
     """
     import torch
 
-    found = torch.from_numpy(out)
-    torch.sub(torch.from_numpy(points), torch.from_numpy(other), out=found)
-    norms: Vectors = torch.linalg.vector_norm(found, dim=1).numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(points, other, out=out)
+    norms: Vectors = torch.linalg.vector_norm(torch.from_numpy(out), dim=1).numpy()
     return norms
 
 

@@ -22,8 +22,8 @@ Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 SCORES = 1 << 20  # scores looked at together: fewer calls weigh more than a smaller cache
-FEWEST, MOST = 256, 1024  # points that are worth a product of their own; and of bfloat16,
-MOST_HALVES = 2048  # which takes so little that calls weigh more
+FEWEST, MOST = 256, 1024  # points of a product
+MOST_HALVES = 2048  # the most of bfloat16, whose products take so little that calls weigh more
 PAIRS = 512  # pairs whose distance is computed together
 CROWDED = 24  # candidates to a point beyond which bytes are too coarse
 GIVE_UP = 8  # how often that may be before they are not tried again

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -249,3 +252,26 @@ def test_approximate_assignment_does_not_depend_on_blocks_threads_or_products(
         blocks = (points[i : i + size] for i in range(0, 1500, size))
         parts = [assign(block, centroids, approximate=True)[0] for block in blocks]
         assert np.array_equal(np.concatenate(parts), expected)
+
+
+@pytest.mark.parametrize("product", KINDS)
+def test_points_may_be_a_memory_map(rng, tmp_path, product):
+    """Read-only, as a file's rows are: nothing is written to them, and nothing is warned of.
+
+    In a process of its own, because torch warns once.
+    """
+    points, centroids = (a.astype(np.float32) for a in sentences_like(rng, n=400))
+    np.save(tmp_path / "points.npy", points)
+    np.save(tmp_path / "centroids.npy", centroids)
+    code = (
+        "import sys, numpy as np\n"
+        "from curation.clustering.closest import Closest\n"
+        "from curation.clustering.passes import over\n"
+        "points = np.load('points.npy', mmap_mode='r')\n"
+        f"closest = Closest(np.load('centroids.npy'), product={product!r})\n"
+        "np.save('found.npy', over(closest, points)[0])\n"
+    )
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert np.array_equal(np.load(tmp_path / "found.npy"), brute(points, centroids))
