@@ -254,8 +254,8 @@ def row_map(points: ArrayLike, chosen: ArrayLike, weight: ArrayLike, *, label: s
     if not usable.any():
         return sheet.drawing()
     place = _fit(xy, usable)
-    others = _even(np.flatnonzero(usable & ~mask), POINTS)
-    own = _even(np.flatnonzero(usable & mask), CHOSEN_POINTS)
+    others = even(np.flatnonzero(usable & ~mask), POINTS)
+    own = even(np.flatnonzero(usable & mask), CHOSEN_POINTS)
     sheet.dots(place[others], float(np.clip(9000 / max(len(others), 1), 2.2, 5.0)), "soft-grey")
     heavy = np.asarray(weight, dtype=np.float64)[own]
     borders = np.quantile(heavy, [1 / 3, 2 / 3]) if len(own) else np.zeros(2)
@@ -277,7 +277,7 @@ def _fit(xy: Floats, usable: NDArray[np.bool_]) -> Floats:
     return np.column_stack([WIDTH / 2 + centred[:, 0], 190 - centred[:, 1]])
 
 
-def _even(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+def even(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     """Return at most so many of the rows, evenly spaced."""
     if len(rows) <= most:
         return rows

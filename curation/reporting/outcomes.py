@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from curation.reporting import canvas as c
-from curation.reporting.text import duration, t_interval
+from curation.reporting.text import t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,59 +175,6 @@ def estimate_errors(
     c.axis_label(ax, x=f"deviation from the estimate (%) of the {unit}" if relative else unit)
     if known.any():
         c.legend_above(ax, columns=2)
-    return c.png(figure)
-
-
-def stage_times(
-    names: Sequence[object], seconds: ArrayLike, cached: Sequence[bool], *, title: str
-) -> bytes:
-    """Draw how long every stage took, in the order given.
-
-    Parameters
-    ----------
-    names
-        Stage names, n of them.
-    seconds
-        Duration per stage, (n,).
-    cached
-        Whether the stage was taken from an earlier run, n of them.
-    title
-        The finding.
-
-    Returns
-    -------
-    bytes
-        A PNG in seconds, minutes or hours.
-    """
-    took = np.asarray(seconds, dtype=np.float64).ravel()
-    if c.same_length(names=names, seconds=took, cached=cached) == 0:
-        return c.nothing(title, "Nothing to show: no stage has run.")
-    reuse = np.asarray(cached, dtype=bool)
-    divisor, unit = 1.0, "seconds"
-    for limit, by, name in ((300.0, 60.0, "minutes"), (3 * 3600.0, 3600.0, "hours")):
-        if took.max() > limit:
-            divisor, unit = by, name
-    caption = f"{duration(float(took[~reuse].sum()))} in this run"
-    if reuse.any():
-        caption += f"; {c.plural(int(reuse.sum()), 'stage')} (grey) taken from an earlier run"
-    figure, (ax,) = c.sheet(title, caption + ".", height=max(c.HEIGHT, 110 + 22 * took.size))
-    shade = ["#d5dbe1" if old else c.BLUE for old in reuse]
-    thick = min(0.66, 0.15 * took.size)
-    ax.barh(range(took.size), took / divisor, height=thick, color=shade, linewidth=0)
-    for y, (old, value) in enumerate(zip(reuse, took, strict=True)):
-        ax.annotate(
-            duration(value) + (", reused" if old else ""),
-            (value / divisor, y),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=c.MUTED,
-        )
-    c.named_rows(ax, names)
-    ax.set_xlim(0, max(float(took.max()) / divisor, 1e-9) * 1.2)
-    c.number_axis(ax, "x")
-    c.axis_label(ax, x=unit)
     return c.png(figure)
 
 

@@ -16,7 +16,7 @@ from curation.reporting.distributions import (
     weight_histogram,
 )
 from curation.reporting.maps import embedding_map, image_grid, project_2d
-from curation.reporting.outcomes import class_shares, comparison, estimate_errors, stage_times
+from curation.reporting.outcomes import class_shares, comparison, estimate_errors
 from curation.reporting.text import plain
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "markdown_image",
     "project_2d",
     "score_distribution",
-    "stage_times",
     "weight_histogram",
 ]
 

@@ -59,9 +59,6 @@ TYPICAL: dict[str, Callable[[], bytes]] = {
     "estimate_errors": lambda: p.estimate_errors(
         ["ht", "difference"], [10, 11], [8, 10], [12, 12], truth=10.5, unit="nats", title="Near"
     ),
-    "stage_times": lambda: p.stage_times(
-        ["raw", "embeddings"], [0.5, 31.0], [True, False], title="Encoding takes most"
-    ),
 }
 RNG_FIXED = np.random.default_rng(1)
 
@@ -80,7 +77,7 @@ def test_same_data_same_bytes(name: str) -> None:
 
 
 def test_bytes_do_not_depend_on_the_thread_or_process() -> None:
-    names = ["comparison", "class_shares", "stage_times"] * 2
+    names = ["comparison", "class_shares", "estimate_errors"] * 2
     with ThreadPoolExecutor(3) as pool:
         drawn = list(pool.map(lambda n: TYPICAL[n](), names))
     assert drawn[:3] == drawn[3:]
@@ -133,18 +130,15 @@ def test_any_number_of_classes(n: int) -> None:
     check(p.class_shares(names, counts, counts[::-1], counts, title="t"))
     check(p.class_shares(names, counts, [0] * n, None, title="t"))
     check(p.cluster_overview(counts, counts, title="t"))
-    check(p.stage_times(names[:12], counts[:12], [False] * min(n, 12), title="t"))
     points = np.c_[np.arange(n), np.arange(n) % 7].astype(float)
     check(p.embedding_map(points, colors=names, selected=np.arange(n) % 2 == 0, title="t"))
     check(p.embedding_map(points, title="t"))
     check(p.embedding_map(points, colors=np.array(names), title="t"))
 
 
-def test_zero_counts_and_zero_times() -> None:
+def test_zero_counts() -> None:
     check(p.category_counts(["a"], [0], title="t"))
     check(p.class_shares(["a", "b"], [0, 0], [0, 0], [0, 0], title="t"))
-    check(p.stage_times(["a"], [0.0], [True], title="t"))
-    check(p.stage_times(["a"], [1e6], [False], title="t"))
 
 
 def test_every_point_in_one_place() -> None:
@@ -202,8 +196,6 @@ def test_wrong_lengths_are_named() -> None:
         p.category_counts(["a", "b"], [1], title="t")
     with pytest.raises(ValueError, match="subset has 1"):
         p.class_shares(["a", "b"], [1, 2], [1], [1, 2], title="t")
-    with pytest.raises(ValueError, match="cached has 1"):
-        p.stage_times(["a", "b"], [1, 2], [True], title="t")
     with pytest.raises(ValueError, match="selected has 2"):
         p.embedding_map(np.zeros((3, 2)), selected=[True, False], title="t")
     with pytest.raises(ValueError, match=r"shape \(n, 2\)"):

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from curation.pipeline.dataset import (
-    ASSETS,
-    CENTROIDS,
-    EVALUATION_MODEL,
-    PER_SHARD,
-    REPORT,
-    SELECTED_SUBSET,
-)
-from curation.pipeline.pages.made import Made, interval, spoken
+from curation.pipeline.dataset import EVALUATION_MODEL, SELECTED_SUBSET
+from curation.pipeline.pages.made import Made, Stage, interval, spoken
 from curation.reporting.charts import Bar, bars
 from curation.reporting.page import Figure, Section, Table
 from curation.reporting.text import duration
@@ -22,61 +14,14 @@ from curation.store import Manifest, StoreError
 HEADERS = ("stage", "artifacts", "time", "peak memory", "score evaluations", "computed (UTC)")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What one asset cost when it was last computed: its shards together.
-
-    `evaluations` is the number of times the score was asked for; None where it has no part.
-    """
-
-    asset: str
-    artifacts: int
-    seconds: float
-    peak_mib: float
-    evaluations: int | None
-    computed: str
-
-
-def stages(made: Made) -> list[Stage]:
-    """Return the assets that were made, in the order of the graph."""
-    dataset, found = made.dataset, []
-    for asset in ASSETS[: ASSETS.index(REPORT)]:  # not itself: its last version may be damaged
-        shards: tuple[str | None, ...] = made.people.shards if asset in PER_SHARD else (None,)
-        current = (dataset.store.current(dataset.at(asset, shard)) for shard in shards)
-        manifests = [one.manifest for one in current if one is not None]
-        if manifests:
-            found.append(
-                Stage(
-                    asset,
-                    len(manifests),
-                    sum(m.seconds for m in manifests),
-                    max(m.peak_mib for m in manifests),
-                    _evaluations(made, asset),
-                    max(m.created for m in manifests)[:16].replace("T", " "),
-                )
-            )
-    return found
-
-
 def newest(spent: list[Stage]) -> str:
     """Return the day of the last of them."""
     return max(stage.computed for stage in spent)[:10]
 
 
-def _evaluations(made: Made, asset: str) -> int | None:
-    if asset == CENTROIDS:
-        return int(made.centroids.figures["queries"])
-    if asset != SELECTED_SUBSET:
-        return None
-    estimate = made.chosen["estimate"]
-    later_rounds = made.chosen["queries"] - made.centroids.figures["queries"]
-    every = made.chosen["rows"] if made.all_evaluated else 0
-    return int(later_rounds + estimate["evaluations"] + every)
-
-
 def cost(made: Made) -> Section:
     """Return time, memory and score evaluations of each stage."""
-    spent = stages(made)
+    spent = made.stages
     total = sum(stage.seconds for stage in spent)
     rows = [
         [

@@ -15,6 +15,7 @@ from curation.reporting.charts import (
     Bar,
     bars,
     class_shares,
+    even,
     histogram,
     row_map,
 )
@@ -60,7 +61,9 @@ def _map(made: Made) -> Figure:
     mask = np.zeros(len(people), dtype=bool)
     mask[chosen[chosen >= 0]] = True
     shown = np.unique(
-        np.concatenate([_even(np.flatnonzero(~mask), POINTS), _even(chosen, CHOSEN_POINTS)])
+        np.concatenate(
+            [even(np.flatnonzero(~mask), POINTS), even(np.flatnonzero(mask), CHOSEN_POINTS)]
+        )
     )
     points = project_2d(people.embeddings(shown), seed=0)
     few = " of all rows a part is shown," if len(shown) < len(people) else ""
@@ -71,14 +74,6 @@ def _map(made: Made) -> Figure:
     label = f"Map of {len(people):,} rows with {int(mask.sum()):,} chosen ones marked"
     picture = row_map(points, mask[shown], weight[shown], label=label)
     return Figure("Map of the embeddings", caption, picture)
-
-
-def _even(rows: np.ndarray, most: int) -> np.ndarray:
-    """Return at most so many of the rows, evenly spaced."""
-    own = rows[rows >= 0]
-    if len(own) <= most:
-        return own
-    return own[np.linspace(0, len(own) - 1, most).astype(np.intp)]
 
 
 def _coverage(made: Made) -> Figure:

@@ -7,6 +7,7 @@ from typing import Any
 
 from curation.pipeline.pages.made import Made, heading, interval, signed, spoken
 from curation.pipeline.pages.top import judged
+from curation.pipeline.protected import GAIN
 from curation.pipeline.tables import read_json
 from curation.reporting.charts import Mean, means
 from curation.reporting.page import Figure, Section, Table
@@ -187,7 +188,7 @@ def protected_half(found: dict[str, Any] | None) -> list[Table]:
 
 def _answer(one: dict[str, Any]) -> list[str]:
     """Return a line on one figure; of a gain with its sign."""
-    show = signed if one["strategy"].startswith("gain") else lambda x: f"{x:.3f}"
+    show = signed if one["strategy"] == GAIN else lambda x: f"{x:.3f}"
     value = one["value"]
     return [
         f"{KINDS.get(one['kind'], one['kind'])}, {one['strategy']}",

@@ -9,12 +9,34 @@ from typing import Any
 import polars as pl
 
 from curation.pipeline.by_cluster import BY_CLUSTER
-from curation.pipeline.dataset import Dataset
+from curation.pipeline.dataset import (
+    ASSETS,
+    CENTROIDS,
+    PER_SHARD,
+    REPORT,
+    SELECTED_SUBSET,
+    Dataset,
+)
 from curation.pipeline.people import Population
 from curation.pipeline.tables import SUBSET
 from curation.store import Artifact
 
 LOWER_IS_BETTER = ("rmse",)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one asset cost when it was last computed: its shards together.
+
+    `evaluations` is the number of times the score was asked for; None where it has no part.
+    """
+
+    asset: str
+    artifacts: int
+    seconds: float
+    peak_mib: float
+    evaluations: int | None
+    computed: str
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,37 @@ class Made:
     def all_evaluated(self) -> bool:
         """Whether the score of every row is known, not only of the subset's."""
         return self.chosen["estimate"]["truth"] is not None
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The assets that were made, in the order of the graph."""
+        dataset, found = self.dataset, []
+        for asset in ASSETS[: ASSETS.index(REPORT)]:  # not itself: its last version may be damaged
+            shards: tuple[str | None, ...] = self.people.shards if asset in PER_SHARD else (None,)
+            current = (dataset.store.current(dataset.at(asset, shard)) for shard in shards)
+            manifests = [one.manifest for one in current if one is not None]
+            if manifests:
+                found.append(
+                    Stage(
+                        asset,
+                        len(manifests),
+                        sum(m.seconds for m in manifests),
+                        max(m.peak_mib for m in manifests),
+                        self._evaluations(asset),
+                        max(m.created for m in manifests)[:16].replace("T", " "),
+                    )
+                )
+        return found
+
+    def _evaluations(self, asset: str) -> int | None:
+        if asset == CENTROIDS:
+            return int(self.centroids.figures["queries"])
+        if asset != SELECTED_SUBSET:
+            return None
+        estimate = self.chosen["estimate"]
+        later_rounds = self.chosen["queries"] - self.centroids.figures["queries"]
+        every = self.chosen["rows"] if self.all_evaluated else 0
+        return int(later_rounds + estimate["evaluations"] + every)
 
 
 def better(metric: str, difference: float) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from curation.pipeline.pages.cost import newest, stages
+from curation.pipeline.pages.cost import newest
 from curation.pipeline.pages.made import Made, better, heading, interval, signed, spoken
+from curation.pipeline.protected import GAIN
 from curation.reporting.page import Tile
 from curation.reporting.text import duration
 
@@ -50,7 +51,7 @@ def verdict(made: Made) -> tuple[str, str]:
 def _refuted(figures: dict[str, Any]) -> bool:
     """Whether the protected half of the holdout contradicts the probe's gain."""
     answers = (figures.get("holdout") or {}).get("answers", ())
-    gains = (a for a in answers if a["kind"] == "probe" and a["strategy"].startswith("gain"))
+    gains = (a for a in answers if a["kind"] == "probe" and a["strategy"] == GAIN)
     return any(answer["overfitted"] for answer in gains)
 
 
@@ -176,7 +177,7 @@ def _certificate(chosen: dict[str, Any]) -> Tile:
 
 
 def _time(made: Made) -> Tile:
-    spent = stages(made)
+    spent = made.stages
     slowest = max(spent, key=lambda stage: stage.seconds)
     peak = max(stage.peak_mib for stage in spent)
     memory = f"; {peak:,.0f} MiB at most" if peak else ""
