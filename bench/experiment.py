@@ -9,6 +9,7 @@ have the same pilot.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from curation import baselines, sampling
 from curation.models import evaluate, fit_pilot
 from curation.progress import track
 from curation.reporting.text import t_interval
+from curation.store.files import write_atomically
 
 PILOT_SHARE = 0.2
 METRICS = ("accuracy", "macro_f1", "worst_class")
@@ -86,7 +88,6 @@ def run(
     seeds: int,
     strategies: dict[str, baselines.Strategy],
     folder: Path,
-    tempered: float = 1.0,
 ) -> Cells:
     """Measure what is not there yet, and keep it after every budget and seed.
 
@@ -102,8 +103,6 @@ def run(
         By the names they are kept under.
     folder
         Of a JSON file for every budget.
-    tempered
-        Exponent of the weights in training.
     """
     cells: Cells = {}
     todo = [(b, s) for b in budgets for s in range(seeds)]
@@ -116,20 +115,28 @@ def run(
             advance(len(strategies) - len(missing))
             if not missing:
                 continue
-            for name, found in _one_seed(task, budget, seed, missing, tempered):
+            for name, found in _one_seed(task, budget, seed, missing):
                 cell[name] = found
                 advance(1)
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(own))
-            unfinished.replace(path)
+            keep(path, own)
     return cells
 
 
-def load(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the cells of one budget, by seed and strategy; none where there is no file."""
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+def load(path: Path) -> dict[str, Any]:
+    """Return what :func:`keep` wrote; nothing where there is no file."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return found
+
+
+def keep(path: Path, cells: dict[str, Any]) -> None:
+    """Write what was measured so far; who is stopped meanwhile leaves what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(cells))
+
+
+def say(line: str) -> None:
+    """Print a line of progress."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def kept(folder: Path) -> Cells:
@@ -139,7 +146,7 @@ def kept(folder: Path) -> Cells:
 
 
 def _one_seed(
-    task: Task, budget: int, seed: int, strategies: dict[str, baselines.Strategy], tempered: float
+    task: Task, budget: int, seed: int, strategies: dict[str, baselines.Strategy]
 ) -> Iterable[tuple[str, dict[str, Any]]]:
     rng = np.random.default_rng([seed, budget])
     pilot = np.sort(rng.choice(len(task.x), max(1, round(PILOT_SHARE * budget)), replace=False))
@@ -150,7 +157,7 @@ def _one_seed(
         chosen = baselines.apply(strategy, pool, budget - len(pilot), seed=seed)
         rows = np.concatenate([pilot, chosen.rows])
         began = time.perf_counter()
-        trained = task.fit(rows, _weights(pool, chosen, tempered), seed + 1000)
+        trained = task.fit(rows, all_weights(pool, chosen), seed + 1000)
         yield (
             name,
             {
@@ -164,15 +171,13 @@ def _one_seed(
         )
 
 
-def _weights(
-    pool: baselines.Pool, chosen: baselines.Choice, tempered: float
-) -> NDArray[np.float64] | None:
+def all_weights(pool: baselines.Pool, chosen: baselines.Choice) -> NDArray[np.float64] | None:
     """Return weights of pilot and chosen rows; None where the strategy has none."""
     if chosen.weights is None:
         return None
     together = np.concatenate([np.ones(len(pool.pilot)), chosen.weights])
     is_pilot = np.arange(len(together)) < len(pool.pilot)
-    return sampling.training_weights(together, is_pilot, rows=len(pool), exponent=tempered)
+    return sampling.training_weights(together, is_pilot, rows=len(pool))
 
 
 def interval(values: Iterable[float]) -> dict[str, float]:

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiment import PILOT_SHARE, Task
+from bench.experiment import PILOT_SHARE, Task, all_weights, keep, load, say
 from bench.harness import RESULTS
-from bench.recipes import all_weights, strategies_of
+from bench.recipes import strategies_of
 from bench.tasks import TASKS, texts
 from curation import baselines
 from curation.encoders import locate_weights
@@ -57,14 +57,11 @@ def run(
         for budget, seed in todo:
             path = folder / f"{budget}.json"
             for strategy in strategies:
-                kept = json.loads(path.read_text()) if path.is_file() else {}
+                kept = load(path)
                 cell = kept.setdefault(str(seed), {})
                 if strategy not in cell:
                     cell[strategy] = one(task, parts, strategy, budget=budget, seed=seed)
-                    folder.mkdir(parents=True, exist_ok=True)
-                    unfinished = path.with_suffix(".tmp")
-                    unfinished.write_text(json.dumps(kept))
-                    unfinished.replace(path)
+                    keep(path, kept)
                 advance(1)
 
 
@@ -151,10 +148,6 @@ def _predict(folder: Path) -> None:
     (folder / "predicted.json").write_text(json.dumps(found.tolist()))
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -174,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         (FOLDER / "reloaded.json").write_text(json.dumps(found, indent=1))
         print(json.dumps(found, indent=1))
         return 0 if found["the same"] == found["predicted"] else 1
-    with listen(LogListener(_say, seconds=60.0)):
+    with listen(LogListener(say, seconds=60.0)):
         run(
             options.task,
             budgets=options.budgets or BUDGETS[options.task],

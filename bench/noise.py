@@ -9,7 +9,6 @@ measures what is not there yet.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.experiment import PILOT_SHARE, Task
+from bench.experiment import PILOT_SHARE, Task, all_weights, keep, load, say
 from bench.harness import RESULTS
-from bench.recipes import TILTED, all_weights, follow, strategies_of
+from bench.recipes import TILTED, follow, strategies_of
 from bench.tasks import TASKS
 from curation import baselines
 from curation.progress import LogListener, listen, track
@@ -101,7 +100,7 @@ def run(
     case = CASES[name]
     whole = TASKS[case.task]()
     path = folder / f"{name}.json"
-    cells: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    cells: dict[str, dict[str, Any]] = load(path)
     wanted: dict[str, baselines.Strategy | None] = {
         **strategies_of(case.task),
         "tilted": partial(follow, recipe=TILTED),
@@ -120,10 +119,7 @@ def run(
             for strategy, found in _one_seed(whole, case, seed, missing):
                 cell[strategy] = found
                 advance(1)
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(cells))
-            unfinished.replace(path)
+            keep(path, cells)
     return cells
 
 
@@ -157,10 +153,6 @@ def _one_seed(
         )
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -168,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--strategies", nargs="+", help="left out: all")
     options = parser.parse_args(arguments)
-    with listen(LogListener(_say, seconds=60.0)):
+    with listen(LogListener(say, seconds=60.0)):
         run(options.case, seeds=options.seeds, folder=FOLDER, strategies=options.strategies)
     return 0
 

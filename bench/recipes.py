@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from curation import baselines, sampling
+from curation import baselines
 from curation.baselines import Choice, Pool, sampled
 
 
@@ -114,12 +113,3 @@ def strategies_of(task: str) -> dict[str, baselines.Strategy]:
         **baselines.STRATEGIES,
         **{name: partial(follow, recipe=recipe) for name, recipe in recipes.items()},
     }
-
-
-def all_weights(pool: Pool, chosen: Choice) -> NDArray[np.float64] | None:
-    """Return weights of pilot and chosen rows; None where the strategy has none."""
-    if chosen.weights is None:
-        return None
-    together = np.concatenate([np.ones(len(pool.pilot)), chosen.weights])
-    of_pilot = np.arange(len(together)) < len(pool.pilot)
-    return sampling.training_weights(together, of_pilot, rows=len(pool))

@@ -8,7 +8,6 @@ from it; ``bench.training`` measures that on the holdout, which is not looked at
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -18,9 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiment import METRICS, PILOT_SHARE, Cells, Task, interval
+from bench.experiment import (
+    METRICS,
+    PILOT_SHARE,
+    Cells,
+    Task,
+    all_weights,
+    interval,
+    keep,
+    load,
+    say,
+)
 from bench.harness import RESULTS
-from bench.recipes import Recipe, all_weights, follow, temper
+from bench.recipes import Recipe, follow, temper
 from bench.show import Grid
 from bench.tasks import TASKS
 from curation import baselines
@@ -79,17 +88,14 @@ def search(name: str, *, splits: int, finalists: int, path: Path) -> Cells:
         Of the JSON file, laid out as :data:`bench.experiment.Cells`.
     """
     whole, budget = TASKS[name](), BUDGETS[name]
-    cells: Cells = json.loads(path.read_text()) if path.is_file() else {}
+    cells: Cells = load(path)
     with track(f"recipes for {name}", splits) as advance:
         for seed in range(splits):
             cell = cells.setdefault(str(budget), {}).setdefault(str(seed), {})
             tried = grid(name) if seed < FIRST else best(name, cells[str(budget)], finalists)
             for recipe, found in _one_split(whole, budget, seed, tried, cell):
                 cell[recipe] = found
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(cells))
-            unfinished.replace(path)
+            keep(path, cells)
             advance(1)
     return cells
 
@@ -181,14 +187,8 @@ def reference(name: str) -> dict[str, float]:
     if not path.is_file():
         task = TASKS[name]()
         found = task.measure(task.fit(np.arange(len(task.x)), None, 0))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found))
-    kept: dict[str, float] = json.loads(path.read_text())
-    return kept
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        keep(path, found)
+    return load(path)
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -201,9 +201,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     options = parser.parse_args(None if arguments is None else list(arguments))
     path = RESULTS / "recipes" / f"{options.task}.json"
     if options.show:
-        cells: Cells = json.loads(path.read_text())
+        cells: Cells = load(path)
     else:
-        with listen(LogListener(_say, seconds=60.0)):
+        with listen(LogListener(say, seconds=60.0)):
             cells = search(
                 options.task, splits=options.splits, finalists=options.finalists, path=path
             )

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from bench.experiment import METRICS, Cells, kept, run, summary
+from bench.experiment import METRICS, Cells, kept, run, say, summary
 from bench.harness import RESULTS
 from bench.recipes import strategies_of
 from bench.show import Grid
@@ -84,10 +84,6 @@ def _cell(line: dict[str, Any] | None, metric: str, name: str) -> str:
     return f"**{text}**" if gain["low"] > 0.0 else text
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -95,26 +91,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--budgets", type=int, nargs="+")
     parser.add_argument("--strategies", nargs="+", help="left out: all")
-    parser.add_argument("--tempered", type=float, default=1.0, help="exponent of the weights")
     parser.add_argument("--show", action="store_true", help="measure nothing")
     options = parser.parse_args(arguments)
     name = options.task
-    own = name if options.tempered == 1.0 else f"{name}-tempered-{options.tempered:g}"
-    folder = RESULTS / "training" / own
+    folder = RESULTS / "training" / name
     wanted = strategies(name)
     if options.strategies:
         wanted = {n: wanted[n] for n in options.strategies}
     if options.show:
         cells: Cells = kept(folder)
     else:
-        with listen(LogListener(_say, seconds=60.0)):
+        with listen(LogListener(say, seconds=60.0)):
             cells = run(
                 TASKS[name](),
                 budgets=options.budgets or BUDGETS[name],
                 seeds=options.seeds,
                 strategies=wanted,
                 folder=folder,
-                tempered=options.tempered,
             )
     made = tables(cells)
     for grid in made.values():

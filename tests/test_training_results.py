@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import noise, pages, recipes, show, texts
+from bench import experiment, noise, pages, recipes, show, texts
 from bench.experiment import Task
 from curation.baselines import Choice, Pool, apply
 from curation.models import fit_pilot
@@ -87,7 +87,7 @@ def test_tempered_weights_leave_the_pilot_s_worth_alone(pool):
     assert half[2] / half[0] == pytest.approx(4.0)
     # weights of mean (n - m) / (b - m): a row counts on average as much as a row of the pilot
     flat = Choice(pool.rest[:4], np.full(4, len(pool.rest) / 4))
-    assert recipes.all_weights(pool, recipes.temper(flat, 0.3)) == pytest.approx(1.0)
+    assert experiment.all_weights(pool, recipes.temper(flat, 0.3)) == pytest.approx(1.0)
 
 
 def test_validation_rows_are_training_rows_that_are_left_out(task):
