@@ -81,7 +81,7 @@ ui: $(VENV)/.demo
 	@$(BIN)/curation ui
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # A week of deliveries, runs that would overlap, and other tests of a minute and more.
 test-long: $(VENV)/.dev

@@ -31,9 +31,11 @@ def first_run(tmp_path_factory) -> Iterator[tuple[Dataset, dg.DagsterInstance, R
     """That data set, curated once for all tests that only look at what is there."""
     root = tmp_path_factory.mktemp("first-run")
     dataset = Dataset(vector_config(four_shards(root)), Store(root / "store"), root)
-    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as found:
-        patch.setenv("CURATION_PICTURES", "0")
-        yield dataset, found, run(dataset, found)
+    with dg.DagsterInstance.ephemeral() as found:
+        with pytest.MonkeyPatch.context() as patch:  # ended before the tests: a server inherits it
+            patch.setenv("CURATION_PICTURES", "0")
+            result = run(dataset, found)
+        yield dataset, found, result
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ class Server:
     def start(self, *, timeout: float = 120.0) -> None:
         """Start and wait until the code location is loaded."""
         env = {**os.environ, "CURATION_STORE": str(self.folder / "store"), "CURATION_THREADS": "2"}
-        env.pop("DAGSTER_HOME", None)
+        for name in ("DAGSTER_HOME", "CURATION_PICTURES"):  # as it is for users
+            env.pop(name, None)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "curation.cli", "ui", "--port", str(self.port)],
