@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from curation import products
 from curation.nearest import nearest
 
 Floats = NDArray[np.float64]
@@ -19,7 +20,9 @@ Vectors = NDArray[np.float32]
 
 FOLDS = 5
 FEW, MANY = 4, 10
-RIDGES = np.array([1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0])  # of the mean squared singular value
+RIDGES = np.array(
+    [1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+)  # of mean squared singular values
 
 
 @dataclass(frozen=True)
@@ -123,21 +126,15 @@ class LowRankProxy:
     def fit(cls, known: Queried) -> LowRankProxy:
         """Fit on queried rows, of which the medoids are used."""
         landmarks, scores = known.block.points[known.medoid], known.scores[known.medoid]
-        centre = landmarks.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred = (landmarks - centre).astype(np.float64)
-        left, singular, right = np.linalg.svd(centred, full_matrices=False)
-        kept = singular > 1e-6 * max(float(singular[0]), 1e-12)
-        left, singular, right = left[:, kept], singular[kept], right[kept]
-        mean = float(scores.mean())
-        ridge = _best_ridge(left, singular, scores - mean)
-        slope = singular / (singular**2 + ridge) * (left.T @ (scores - mean))
-        half = cls(centre, right.T, slope, mean, 0.0, np.empty(0))
+        plane = _Ridge.fit(landmarks, scores)
+        mean = plane.mean
+        half = cls(plane.centre, plane.right.T, plane.slope, mean, 0.0, np.empty(0))
         combined, left_over = half._parts(known.block.points)
         spread = float(left_over.mean())
-        flat = spread <= 1e-9 * max(float((centred**2).sum(axis=1).mean()), 1e-12)
+        flat = spread <= 1e-9 * max(float(np.square(plane.singular).sum()) / len(scores), 1e-12)
         penalty = 0.0 if flat else float(combined.mean()) / spread
         held_out = np.where(known.medoid, np.nan, combined + penalty * left_over)
-        return cls(centre, right.T, slope, mean, penalty, held_out)
+        return cls(plane.centre, plane.right.T, plane.slope, mean, penalty, held_out)
 
     def predict(self, block: Block) -> Floats:
         """Return each row's combination of the landmarks' scores."""
@@ -154,16 +151,20 @@ class LowRankProxy:
 
 @dataclass(frozen=True)
 class RegressionProxy:
-    """Non-negative regression of the queried scores on neighbours' scores and covariates.
+    """Non-negative regression of the queried scores on neighbours' scores, a plane and covariates.
 
-    The columns are a constant, the mean score of the 4 and of the 10 nearest queried rows, and
-    the covariates; the coefficients are found by non-negative least squares with weights that aim
-    at relative errors. A queried row is never its own neighbour, and `held_out` comes from
+    The columns are a constant, the mean score of the 4 and of the 10 nearest queried rows, a ridge
+    regression of the scores on the points, cut at zero, and the covariates; the coefficients are
+    found by non-negative least squares with weights that aim at relative errors. A queried row is
+    never its own neighbour, the ridge regression leaves it out, and `held_out` comes from
     coefficients of other folds, so that no row predicts itself.
     """
 
     points: Vectors
     scores: Floats
+    centre: Vectors
+    slope: Vectors  # (d,)
+    intercept: float
     coefficients: Floats
     held_out: Floats
     name: str = "regression"
@@ -172,8 +173,15 @@ class RegressionProxy:
     def fit(cls, known: Queried) -> RegressionProxy:
         """Fit on all queried rows."""
         points, scores = np.ascontiguousarray(known.block.points), known.scores
-        near = _neighbour_means(points, scores, points, itself=True)
-        columns = np.hstack([np.ones((len(scores), 1)), near, known.block.covariates])
+        plane = _Ridge.fit(points, scores)
+        columns = np.column_stack(
+            [
+                np.ones(len(scores)),
+                _neighbour_means(points, scores, points, itself=True),
+                np.maximum(plane.left_out, 0.0),
+                known.block.covariates,
+            ]
+        )
         held_out = np.empty(len(scores))
         fold = np.arange(len(scores)) % FOLDS
         for one in range(FOLDS):
@@ -182,15 +190,20 @@ class RegressionProxy:
                 rest = scores[~out] if (~out).any() else scores
                 chosen = columns[~out] if (~out).any() else columns
                 held_out[out] = columns[out] @ relative_least_squares(chosen, rest)
-        return cls(points, scores, relative_least_squares(columns, scores), held_out)
+        slope = (plane.right.T @ plane.slope).astype(np.float32)
+        found = relative_least_squares(columns, scores)
+        return cls(points, scores, plane.centre, slope, plane.mean, found, held_out)
 
     def predict(self, block: Block) -> Floats:
-        """Return the fitted combination of neighbours' scores and covariates."""
+        """Return the fitted combination of neighbours' scores, plane and covariates."""
         near = _neighbour_means(block.points, self.scores, self.points, itself=False)
+        # one row at a time: a product's rounding would depend on how many there are
+        plane = self.intercept + np.vecdot(block.points - self.centre, self.slope)
         return (
             self.coefficients[0]
             + near @ self.coefficients[1:3]
-            + block.covariates @ self.coefficients[3:]
+            + np.maximum(plane, 0.0) * self.coefficients[3]
+            + block.covariates @ self.coefficients[4:]
         )
 
 
@@ -208,18 +221,51 @@ def medoid_scores(known: Queried) -> Floats:
     return scores
 
 
-def _best_ridge(left: Floats, singular: Floats, centred: Floats) -> float:
-    """Return the ridge with the smallest squared error over rows left out one at a time."""
-    if not len(singular):
-        return 1.0
-    errors = []
-    candidates = RIDGES * float((singular**2).mean())
-    for ridge in candidates:
-        share = singular**2 / (singular**2 + ridge)
-        own = 1.0 / len(centred) + np.square(left) @ share
-        residual = centred - left @ (share * (left.T @ centred))
-        errors.append(float(np.square(residual / np.maximum(1.0 - own, 1e-6)).sum()))
-    return float(candidates[int(np.argmin(errors))])
+@dataclass(frozen=True)
+class _Ridge:
+    """Ridge regression of scores on points.
+
+    The ridge is the best of a few by the rows left out one at a time. Computed by one thread:
+    several round differently.
+
+    Attributes
+    ----------
+    centre, mean
+        (d,) of the points, and of the scores.
+    right, singular, slope
+        (r, d) axes, and (r,) singular values and slopes along them.
+    left_out
+        (q,) what is predicted for each row by the others.
+    """
+
+    centre: Vectors
+    mean: float
+    right: Floats
+    singular: Floats
+    slope: Floats
+    left_out: Floats
+
+    @classmethod
+    def fit(cls, points: Vectors, scores: Floats) -> _Ridge:
+        """Fit (q, d) points and (q,) scores."""
+        centre = points.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean = float(scores.mean())
+        with products.one_thread():
+            left, singular, right = np.linalg.svd(
+                (points - centre).astype(np.float64), full_matrices=False
+            )
+            kept = singular > 1e-6 * max(float(singular[0]), 1e-12)
+            left, singular, right = left[:, kept], singular[kept], right[kept]
+            along, square = left.T @ (scores - mean), np.square(left)
+            best, least = np.zeros(len(singular)), np.inf
+            left_out = np.full(len(scores), mean)
+            for ridge in RIDGES * float((singular**2).mean()) if len(singular) else ():
+                share = singular**2 / (singular**2 + ridge)
+                own = 1.0 / len(scores) + square @ share
+                error = (scores - mean - left @ (share * along)) / np.maximum(1.0 - own, 1e-6)
+                if (squares := float(error @ error)) < least:
+                    best, least, left_out = share / singular * along, squares, scores - error
+        return cls(centre, mean, right, singular, best, left_out)
 
 
 def relative_least_squares(columns: Floats, scores: Floats) -> Floats:

@@ -31,7 +31,10 @@ REFERENCES = ("tags", "vectors", "targets")
 PROXY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cluster": (("scores", "held_out"), ()),
     "low_rank": (("centre", "basis", "slope", "held_out"), ("intercept", "penalty")),
-    "regression": (("points", "scores", "coefficients", "held_out"), ()),
+    "regression": (
+        ("points", "scores", "centre", "slope", "coefficients", "held_out"),
+        ("intercept",),
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from curation.sampling.proxies import (
     FOLDS,
     PROXIES,
+    RIDGES,
     Block,
     ClusterProxy,
     LowRankProxy,
@@ -153,16 +154,41 @@ def near(points: np.ndarray, scores: np.ndarray, row: np.ndarray, skip: int | No
     return [scores[line[:4]].mean(), scores[line].mean()]
 
 
-def test_regression_is_a_combination_of_neighbours_and_covariates():
+def plane(points: np.ndarray, scores: np.ndarray, ridge: float, rows: np.ndarray) -> np.ndarray:
+    """Ridge regression with a free intercept, by its normal equations, cut at zero."""
+    centre, mean = points.mean(axis=0), scores.mean()
+    left = points - centre
+    slope = np.linalg.solve(left.T @ left + ridge * np.eye(left.shape[1]), left.T @ (scores - mean))
+    return np.maximum(mean + (rows - centre) @ slope, 0.0)
+
+
+def best_plane(points: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
+    """The ridge of a few with the smallest error over rows left out, and what is said of them."""
+    singular = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    tried = []
+    for ridge in RIDGES * np.mean(singular**2):
+        # a row is left out of the slope, the columns being centred with it
+        left, y = points - points.mean(axis=0), scores - scores.mean()
+        hat = left @ np.linalg.solve(left.T @ left + ridge * np.eye(left.shape[1]), left.T)
+        hat += 1.0 / len(scores)
+        error = (y - hat @ y) / (1.0 - np.diag(hat))
+        tried.append((float(error @ error), ridge, np.maximum(scores - error, 0.0)))
+    _, ridge, said = min(tried, key=lambda one: one[0])
+    return ridge, said
+
+
+def test_regression_is_a_combination_of_neighbours_a_plane_and_covariates():
     known = make_known()
     proxy = RegressionProxy.fit(known)
     block = other_rows(known)
     points = known.block.points.astype(np.float64)
+    ridge, _ = best_plane(points, known.scores)
     columns = np.array([[1.0, *near(points, known.scores, row)] for row in block.points])
+    columns = np.column_stack([columns, plane(points, known.scores, ridge, block.points)])
     expected = np.hstack([columns, block.covariates]) @ proxy.coefficients
-    assert proxy.predict(block) == pytest.approx(expected)
+    assert proxy.predict(block) == pytest.approx(expected, rel=1e-5)
     assert np.all(proxy.coefficients >= 0)
-    assert proxy.coefficients.shape == (5,)
+    assert proxy.coefficients.shape == (6,)
 
 
 def test_regression_leaves_each_queried_row_out():
@@ -172,13 +198,36 @@ def test_regression_leaves_each_queried_row_out():
     columns = np.array(
         [[1.0, *near(points, known.scores, row, skip=i)] for i, row in enumerate(points)]
     )
-    columns = np.hstack([columns, known.block.covariates])
+    _, said = best_plane(points, known.scores)
+    columns = np.column_stack([columns, said, known.block.covariates])
     fold = np.arange(43) % FOLDS
     expected = np.empty(43)
     for i in range(43):
         others = fold != fold[i]
         expected[i] = columns[i] @ relative_least_squares(columns[others], known.scores[others])
     assert RegressionProxy.fit(known).held_out == pytest.approx(expected)
+
+
+def test_the_plane_leaves_rows_out():
+    """Nearly what a regression on the others says: it differs by what one row moves the centre."""
+    rng = np.random.default_rng(11)
+    points = rng.normal(size=(400, 3))
+    scores = np.maximum(5.0 + points @ [1.0, 2.0, 0.5] + rng.normal(size=400), 0.0)
+    ridge, said = best_plane(points, scores)
+    for row in (0, 100, 399):
+        others = np.arange(400) != row
+        (alone,) = plane(points[others], scores[others], ridge, points[row : row + 1])
+        assert said[row] == pytest.approx(alone, rel=2e-3)
+
+
+def test_a_plane_is_what_regression_finds_where_neighbours_are_far():
+    """Scores linear in 40 coordinates: neighbours' means explain little of them."""
+    rng = np.random.default_rng(12)
+    points = rng.normal(size=(700, 40))
+    scores = np.maximum(30.0 + points @ rng.normal(size=40), 0.0)
+    known = Queried(make_block(points[:200], np.arange(200)), scores[:200], np.ones(200, bool))
+    found = RegressionProxy.fit(known).predict(make_block(points[200:]))
+    assert np.var(found - scores[200:]) <= 0.02 * np.var(scores[200:])
 
 
 @pytest.mark.parametrize("row", [0, 7, 59])
