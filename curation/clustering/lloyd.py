@@ -7,11 +7,14 @@ from numpy.typing import NDArray
 
 from curation.clustering.closest import Closest
 from curation.clustering.passes import over, precision
+from curation.clustering.seeding import SMALL
 
 Vectors = NDArray[np.float32]
 
 SETTLED = 1e-2  # share by which the cost must still fall for another iteration; with 1e-3 it takes
 # twice the iterations, and the cost over all rows is 0.7% lower
+CAREFUL = 1e-4  # the same where there is little to do: centroids still find their way to a small
+# cluster that the start left merged
 
 
 def settle(points: Vectors, centroids: Vectors, iterations: int) -> Vectors:
@@ -28,6 +31,7 @@ def settle(points: Vectors, centroids: Vectors, iterations: int) -> Vectors:
         The most there are.
     """
     before = np.inf
+    settled = CAREFUL if len(points) * len(centroids) <= SMALL else SETTLED
     for _ in range(iterations):
         closest = Closest(centroids)
         totals = np.zeros((len(centroids), points.shape[1] + 1), dtype=precision(closest))
@@ -39,7 +43,7 @@ def settle(points: Vectors, centroids: Vectors, iterations: int) -> Vectors:
         empty = np.flatnonzero(sizes == 0)
         if len(empty):
             _fill(centroids, empty, points, distance)
-        elif cost >= (1.0 - SETTLED) * before:
+        elif cost >= (1.0 - settled) * before:
             break
         before = cost
     return centroids
