@@ -238,8 +238,10 @@ def smallest(ranking: Floats, stratum: Strata, sizes: Strata) -> Strata:
     """Return the positions of the `sizes[h]` smallest of each stratum h, in ascending order."""
     near = np.flatnonzero(ranking < NEAR)  # most rows are out of the question: don't sort them
     counts = np.bincount(stratum[near], minlength=len(sizes))
-    if np.any(counts < sizes):
-        near, counts = np.arange(len(ranking)), np.bincount(stratum)
+    short = counts < sizes
+    if np.any(short):
+        near = np.flatnonzero((ranking < NEAR) | short[stratum])
+        counts = np.bincount(stratum[near], minlength=len(sizes))
     by_stratum = near[np.lexsort((ranking[near], stratum[near]))]
     first = np.cumsum(counts) - counts
     place = np.arange(len(near)) - np.repeat(first, counts)

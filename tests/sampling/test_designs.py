@@ -179,6 +179,24 @@ def pareto_frequencies(pi, size, copies, *, adjusted):
     return np.bincount(chosen % rows, minlength=rows) / copies
 
 
+@pytest.mark.parametrize("far", ["none", "one stratum", "all"])
+def test_smallest_of_each_stratum(far):
+    """Against sorting; also where a stratum has too few rows that are anywhere near."""
+    rng = np.random.default_rng(8)
+    stratum = np.sort(rng.integers(0, 30, 900))
+    sizes = np.minimum(np.bincount(stratum, minlength=30), rng.integers(0, 6, 30))
+    ranking = rng.normal(strata.NEAR - 3.0, 1.0, 900)
+    off = {"none": stratum < 0, "one stratum": stratum == 7, "all": stratum >= 0}[far]
+    sizes[7] = 4
+    ranking[off] += 6.0
+    expected = [
+        row
+        for h in range(30)
+        for row in sorted(np.flatnonzero(stratum == h), key=lambda row: ranking[row])[: sizes[h]]
+    ]
+    assert strata.smallest(ranking, stratum, sizes).tolist() == sorted(expected)
+
+
 def test_rosens_adjustment_moves_frequencies_to_their_targets():
     """Unadjusted, pi = 0.5 among larger ones comes out at 0.493 (400,000 strata); adjusted, 0.4975.
 
