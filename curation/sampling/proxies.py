@@ -225,8 +225,8 @@ def medoid_scores(known: Queried) -> Floats:
 class _Ridge:
     """Ridge regression of scores on points.
 
-    The ridge is the best of a few by the rows left out one at a time. Computed by one thread:
-    several round differently.
+    The ridge is the best of a few by the rows left out one at a time, whose errors follow from one
+    fit (PRESS; Allen, 1974). Computed by one thread: several round differently.
 
     Attributes
     ----------

@@ -100,14 +100,15 @@ def test_events_of_a_shard_cost_less_than_in_dagsters_own_log(many, opened, tmp_
     home = str(tmp_path / "home")
     with dg.DagsterInstance.from_ref(InstanceRef.from_dir(home)) as stock:
         assert type(stock.event_log_storage) is SqliteEventLogStorage
+        warm = _seconds(many, opened)
         theirs = _seconds(many, stock)
-        ours = min(_seconds(many, opened) for _ in range(2))
+        ours = min(warm, _seconds(many, opened))
     assert ours <= 0.6 * theirs, (ours, theirs)
 
 
 def _seconds(dataset: Dataset, instance: dg.DagsterInstance) -> float:
     began = time.process_time()
-    run(dataset, instance)
+    assert run(dataset, instance).success
     return time.process_time() - began
 
 

@@ -103,7 +103,7 @@ def page(server, chromium):
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         opened = browser.new_page(viewport={"width": 1500, "height": 1000})
-        opened.set_default_timeout(90_000)
+        opened.set_default_timeout(40_000)
         yield opened
         browser.close()
 
