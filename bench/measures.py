@@ -23,7 +23,7 @@ BUDGETS = (200, 1000, 4000)
 MAIN = 1000  # the budget at which proxies are compared
 REFERENCE_MIX = 0.1
 PURE_MIX = 1e-3  # next to nothing: without any, rows of score 0 could never be drawn
-OFTEN = {"systematic": 2, "iid": 4, "stratified_uniform": 4, "calibrated": 10, "single": 2}
+OFTEN = {"systematic": 1, "iid": 4, "stratified_uniform": 1, "calibrated": 10, "single": 1}
 """Every how many draws the others are drawn too; iid's error is exact, its coverage is drawn."""
 
 

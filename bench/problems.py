@@ -258,13 +258,14 @@ def _fashion(real: Any) -> dict[str, _Recipe]:
                 "on 1,200 random rows",
                 partial(real.fashion_cnn, space=space, value=value),
             )
-        recipes[f"fashion-cnn10-mlp-{ending}"] = _Recipe(
-            "honest",
-            ALL,
-            f"{spaces['mlp']}, scored by the {values[value]} of a convolutional network trained "
-            "on 1,200 random rows for 10 epochs instead of 20",
-            partial(real.fashion_cnn, space="mlp", value=value, epochs=10),
-        )
+        for space, embedding in spaces.items():
+            recipes[f"fashion-cnn10-{space}-{ending}"] = _Recipe(
+                "honest",
+                ALL,
+                f"{embedding}, scored by the {values[value]} of a convolutional network trained "
+                "on 1,200 random rows for 10 epochs instead of 20",
+                partial(real.fashion_cnn, space=space, value=value, epochs=10),
+            )
     return recipes
 
 

@@ -11,7 +11,7 @@ Cell = dict[str, Any]
 
 FASHION = ("fashion-400", "fashion-1200")
 HONEST = {"loss": 0.42, "gradnorm": 0.52}
-MODELS = ("fashion-cnn-mlp", "fashion-cnn10-mlp", "fashion-cnn-pixels")
+MODELS = ("fashion-cnn-mlp", "fashion-cnn10-mlp", "fashion-cnn-pixels", "fashion-cnn10-pixels")
 MAIN = 1000
 COVERAGE = (0.93, 0.98)
 COVERED = ("ht", "systematic", "iid", "uniform")
