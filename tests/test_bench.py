@@ -104,7 +104,7 @@ def test_measure_tells_every_cell_below_half_of_the_rows(measured):
     for cell in result["cells"]:
         found = cell["estimators"]
         assert found["ht"]["draws"] == 40
-        assert found["stratified_uniform"]["draws"] == 10
+        assert found["stratified_uniform"]["draws"] == 40
         assert found["calibrated"]["draws"] + found["calibrated"]["failed"] == 4
         assert 0.0 < found["ht"]["ratio"] < 1.0
         assert found["iid_equal"]["ratio"] < found["iid"]["ratio"]
