@@ -181,36 +181,45 @@ def _draw_ratios(results: Results) -> Any:
 
 
 def _draw_select(results: Results) -> Any:
-    """Time against memory of all selectors, both on a log axis."""
+    """Time and memory of all selectors side by side, a line each, the fastest on top."""
     rows = results.get("select", {}).get("figures", {}).get("selectors", [])
     rows = [row for row in rows if "seconds" in row]
     if not rows:
         return None
+    rows.sort(key=lambda row: statistics.median(row["seconds"]), reverse=True)
     full = max(row["rows"] for row in rows)
-    figure, axes = _figure(9.0, 5.5)
-    for row in rows:
-        seconds, mib = statistics.median(row["seconds"]), max(row["mib"], 1.0)
+    figure, (time, memory) = _figure(9.0, 0.8 + 0.27 * len(rows), columns=2)
+    for y, row in enumerate(rows):
         colour = MET if row["name"] == "ours" else "#7d8597"
-        whole = row["rows"] == full
-        axes.plot(seconds, mib, "o", color=colour, fillstyle="full" if whole else "none")
-        label = f"{row['package']}: {row['title']}" if row["name"] != "ours" else "ours"
-        label += "" if whole else f" ({row['rows']:,} rows)"
-        axes.annotate(label, (seconds, mib), xytext=(5, 3), textcoords="offset points", fontsize=7)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 6.0)
-    axes.set_xlabel(f"seconds for {full:,} rows (hollow: fewer rows, as it can do no more)")
-    axes.set_ylabel("memory on top of the rows, MiB")
+        fill = "full" if row["rows"] == full else "none"
+        time.plot(statistics.median(row["seconds"]), y, "o", color=colour, fillstyle=fill)
+        memory.plot(max(row["mib"], 1.0), y, "o", color=colour, fillstyle=fill)
+    time.set_yticks(range(len(rows)), [_selector(row, full) for row in rows], fontsize=7)
+    time.set_xlabel(f"seconds for {full:,} rows (hollow: fewer rows)", fontsize=8)
+    memory.set_xlabel("MiB on top of the rows", fontsize=8)
+    for axes in (time, memory):
+        axes.set_xscale("log")
+        axes.grid(axis="y", linewidth=0.4)
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _selector(row: dict[str, Any], full: int) -> str:
+    """Return the name of a selector, with its rows where they are fewer."""
+    if row["name"] == "ours":
+        return "ours"
+    fewer = "" if row["rows"] == full else f" ({row['rows']:,} rows)"
+    return f"{row['package']}: {row['title']}{fewer}"
+
+
+def _figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    figure, found = plt.subplots(
+        1, columns, figsize=(width, height), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes in found[0]:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, found[0][0] if columns == 1 else found[0]
 
 
 PLOTS: dict[str, Callable[[Results], Any]] = {
