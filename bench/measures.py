@@ -23,8 +23,8 @@ BUDGETS = (200, 1000, 4000)
 MAIN = 1000  # the budget at which proxies are compared
 REFERENCE_MIX = 0.1
 PURE_MIX = 1e-3  # next to nothing: without any, rows of score 0 could never be drawn
-OFTEN = {"systematic": 1, "iid": 4, "stratified_uniform": 1, "calibrated": 10, "single": 1}
-"""Every how many draws the others are drawn too; iid's error is exact, its coverage is drawn."""
+OFTEN = {"iid": 4, "calibrated": 10}
+"""Every how many draws these are drawn too: iid's error is exact, calibration takes long."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Cell:
                 ("iid", reference),
                 ("stratified_uniform", reference),
             ):
-                if d % OFTEN[name] == 0:
+                if d % OFTEN.get(name, 1) == 0:
                     drawn = redraw(selection, name, law, s, (fit, d))
                     self._total(name, drawn)
         self.fitted.append(self._facts(selection, reference))
@@ -339,17 +339,16 @@ def single_proxies(
         for name, tally in tallies.items():
             tally.start()
             if facts["proxy"] == name:
-                tally.fits[-1] = cell.tallies["ht"].fits[fit][:: OFTEN["single"]]
+                tally.fits[-1] = list(cell.tallies["ht"].fits[fit])
                 continue
             selection = choose(problem, space, s, fit, proxy=name)
             law = selection._state.law
-            for d in range(0, cell.effort.draws, OFTEN["single"]):
+            for d in range(cell.effort.draws):
                 drawn = redraw(selection, "coordinated", law, s, (fit, d))
                 estimate = sampling.estimate_total(problem.score[drawn.indices], drawn)
                 tally.add(estimate, cell.total)
         note(f"{problem.name}: single proxies in {space}, fit {fit + 1} of {cell.effort.fits}")
-    auto = Tally([one[:: OFTEN["single"]] for one in cell.tallies["ht"].fits])
-    ours = auto.summary(uniform)
+    ours = cell.tallies["ht"].summary(uniform)
     return {
         "space": space,
         "s": s,

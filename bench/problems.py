@@ -250,22 +250,16 @@ def _fashion(real: Any) -> dict[str, _Recipe]:
         "mlp": "hidden features of a small network trained on 1,200 other rows of Fashion-MNIST",
     }
     for value, ending in (("loss", "loss"), ("gradient_norm", "gradnorm")):
-        for space, embedding in spaces.items():
-            recipes[f"fashion-cnn-{space}-{ending}"] = _Recipe(
-                "honest",
-                ALL,
-                f"{embedding}, scored by the {values[value]} of a convolutional network trained "
-                "on 1,200 random rows",
-                partial(real.fashion_cnn, space=space, value=value),
-            )
-        for space, embedding in spaces.items():
-            recipes[f"fashion-cnn10-{space}-{ending}"] = _Recipe(
-                "honest",
-                ALL,
-                f"{embedding}, scored by the {values[value]} of a convolutional network trained "
-                "on 1,200 random rows for 10 epochs instead of 20",
-                partial(real.fashion_cnn, space=space, value=value, epochs=10),
-            )
+        for epochs, network in ((real.CNN_EPOCHS, "cnn"), (10, "cnn10")):
+            shorter = f" for 10 epochs instead of {real.CNN_EPOCHS}" if epochs == 10 else ""
+            for space, embedding in spaces.items():
+                recipes[f"fashion-{network}-{space}-{ending}"] = _Recipe(
+                    "honest",
+                    ALL,
+                    f"{embedding}, scored by the {values[value]} of a convolutional network "
+                    f"trained on 1,200 random rows{shorter}",
+                    partial(real.fashion_cnn, space=space, value=value, epochs=epochs),
+                )
     return recipes
 
 
