@@ -153,6 +153,24 @@ def test_a_missed_target_says_so(measured):
     assert any(one.verdict == "-" and one.figure == "not measured" for one in told.values())
 
 
+@pytest.mark.parametrize(
+    ("ratios", "mean", "every"), [((1.3, 0.9), True, False), ((1.3, 1.2), False, False)]
+)
+def test_coordinated_is_judged_over_all_cells_and_in_every_one(measured, ratios, mean, every):
+    """Geometric means of 1.08 and 1.25, against 1.12."""
+    cell = measured["problems"]["smooth"]["cells"][0]
+    told = cell["estimators"]
+    cells = [
+        cell | {"estimators": told | {"systematic": told["systematic"] | {"ratio": one}}}
+        for one in (told["ht"]["ratio"] / ratio for ratio in ratios)
+    ]
+    problems = {"smooth": measured["problems"]["smooth"] | {"cells": cells}}
+    found = {one.name: one.met for one in targets({"problems": problems})}
+    wanted = "coordinated: error within 12% of systematic"
+    assert found[f"{wanted}, over all cells"] is mean
+    assert found[f"{wanted}, every cell"] is every
+
+
 def test_an_arriving_shard():
     kept = parts.arrival(problem(), "embedding", 60, share=False, kept=True)
     assert kept["before"] == kept["after"] == 60
