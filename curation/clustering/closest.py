@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import products
-from curation.clustering.scores import NARROW, SLACK, UNIT, Half, Narrow, Wide
+from curation.clustering.halves import Half
+from curation.clustering.scores import NARROW, SLACK, UNIT, Narrow, Wide
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -146,11 +147,15 @@ def nearest_of(points: Vectors, others: Vectors, rows: Rows, columns: Rows) -> t
     relative = 2.0 * SLACK * (points.shape[1] + 4) * UNIT
     rows, columns = _cut(rows, columns, apart, relative)
     first = np.flatnonzero(np.diff(rows, prepend=-1))
-    if len(first) < len(rows):
-        apart = _distances(points, others, rows, columns, np.float64)
-        rows, columns = _cut(rows, columns, apart, 0.0)
-        first = np.flatnonzero(np.diff(rows, prepend=-1))
-    return rows[first], columns[first]
+    if len(first) == len(rows):
+        return rows, columns
+    several = np.diff(first, append=len(rows))
+    left = np.repeat(several > 1, several)
+    apart = _distances(points, others, rows[left], columns[left], np.float64)
+    tied, nearest = _cut(rows[left], columns[left], apart, 0.0)
+    found = columns[first]
+    found[several > 1] = nearest[np.flatnonzero(np.diff(tied, prepend=-1))]
+    return rows[first], found
 
 
 def _cut(rows: Rows, columns: Rows, apart: NDArray[Any], relative: float) -> tuple[Rows, Rows]:

@@ -21,7 +21,6 @@ Vectors = NDArray[np.float32]
 
 UNIT = 2.0**-24  # relative rounding error of float32
 SLACK = 1.01  # the bounds themselves are computed in float32
-FURTHER = 3  # numbers of bfloat16 that hold one of float32
 NARROW = 32  # points of fewer coordinates, and fewer centroids, gain nothing from bytes
 
 
@@ -88,66 +87,6 @@ class Wide:
             least = _below(scores.max(axis=1), error)
             return np.flatnonzero(_at_least(scores, least, scratch))
         return _leading(scores, error)
-
-
-@dataclass(frozen=True)
-class Half:
-    """Scores in products of bfloat16, which are summed in float32.
-
-    Points and centroids are rounded to what bfloat16 holds, so that products of their coordinates
-    are exact; half the centroids' squares are the sum of three such numbers. With e the rounding
-    error of a vector, scores are off by at most ``|e_x| |c| + |x| |e_c| + |e_x| |e_c|`` and what
-    the sums are rounded by.
-
-    Attributes
-    ----------
-    wide
-        What is rounded.
-    right
-        (d + 3, k) float32.
-    norm, error
-        Largest norm of rounded centroids around their mean, and of what rounding took off them.
-    """
-
-    wide: Wide
-    right: Vectors
-    norm: float
-    error: float
-
-    @classmethod
-    def of(cls, wide: Wide) -> Half:
-        """Round what float32 scores are made of."""
-        right = products.to_bfloat16(wide.right)
-        off = wide.right.astype(np.float64) - right
-        further, rest = [], -wide.halves
-        for _ in range(FURTHER):
-            further.append(products.to_bfloat16(rest))
-            rest = rest - further[-1]
-        return cls(
-            wide,
-            np.vstack([right, *further]),
-            SLACK * float(np.sqrt(np.square(right, dtype=np.float64).sum(axis=0).max())),
-            SLACK * float(np.sqrt(np.square(off).sum(axis=0).max())),
-        )
-
-    def candidates(self, points: Vectors, limit: int, scratch: products.Scratch) -> Rows | None:
-        """Return which of the (m, k) scores may be the largest of their row, None if too many."""
-        m, d = points.shape
-        left = scratch.array("wide", (m, d), np.float32)
-        rounded = scratch.array("rounded", (m, d + FURTHER), np.float32)
-        scores = scratch.array("scores", (m, self.right.shape[1]), np.float32)
-        norm = SLACK * products.differences(points, self.wide.middle, out=left).astype(np.float64)
-        if not np.isfinite(norm).all():
-            return None
-        off = SLACK * products.round_off(left, out=rounded[:, :d]).astype(np.float64)
-        rounded[:, d:] = 1.0
-        products.halves(rounded, self.right, out=scores)
-        error = off * (self.norm + self.error) + norm * self.error
-        # what float32 takes off sums, squares and the mean
-        error += (d + 12) * UNIT * ((norm + off) * self.norm + self.wide.half)
-        error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
-        found = _leading(scores, error)
-        return None if len(found) > limit else found
 
 
 @dataclass(frozen=True)
