@@ -24,8 +24,8 @@ Vectors = NDArray[np.float32]
 
 SCORES = 1 << 20  # scores looked at together: fewer calls weigh more than a smaller cache
 FEWEST, MOST = 256, 1024  # points of a product
-MOST_HALVES = 2048  # the most of bfloat16, whose products take so little that calls weigh more
-PAIRS = 512  # pairs whose distance is computed together
+MOST_HALVES = 4096  # the most of bfloat16, whose products take so little that calls weigh more
+PAIRS = 2048  # pairs whose distance is computed together
 CROWDED = 24  # candidates to a point beyond which bytes are too coarse
 GIVE_UP = 8  # how often that may be before they are not tried again
 NARROW_FROM = 1 << 22  # multiply-adds of a block below which others are not worth preparing

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from curation import products
 from curation.clustering.closest import Closest
+from curation.threads import count
 
 if TYPE_CHECKING:
     from curation.clustering.leading import Leading
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 Totals = NDArray[np.float64] | NDArray[np.float32]
 Vectors = NDArray[np.float32]
 
-PIECE = 2048  # most rows that a thread takes at a time
-PIECE_VALUES = 1 << 20  # most float64 values that it leaves behind
+PIECE = (
+    4096  # most rows that a thread takes at a time: each call that threads take turns for counts
+)
+PIECE_VALUES = 1 << 21  # most float64 values that it leaves behind
 
 
 def over(
@@ -51,7 +54,7 @@ def over(
     cluster, distance = np.empty(m, dtype=np.int32), np.empty(m, dtype=np.float32)
     if not m:
         return cluster, distance
-    size = min(PIECE, max(PIECE_VALUES // (d + 1), 16), m)
+    size = _evenly(m, min(PIECE, max(PIECE_VALUES // (d + 1), 16)))
     room = []
     if totals is not None:
         room = [np.empty((2 * size, d + 1), totals.dtype) for _ in range(products.ahead() + 1)]
@@ -82,6 +85,14 @@ def over(
         if totals is not None and values is not None:
             _add(totals, cluster[rows], values)
     return cluster, distance
+
+
+def _evenly(rows: int, most: int) -> int:
+    """Return the size of pieces of about as many rows each, as many pieces for every thread."""
+    threads = count()
+    if rows <= most:
+        return rows
+    return -(-rows // (-(-rows // (most * threads)) * threads))
 
 
 def precision(closest: Closest | Leading) -> type:

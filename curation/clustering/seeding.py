@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +24,8 @@ COARSE = 50.0  # how many times their rounding error squared distances must be
 SLOW = 6.0  # how much longer a multiply-add takes in float32 products of so few rows
 GROUP = 64
 CANDIDATES = 8  # points tried for each centre; the one that lowers the cost most is taken
+AHEAD = 5  # steps whose candidates are looked at together: reading the points is most of the time
+SPARE = 2  # candidates more of each, as a centre that is chosen in between may put some off
 
 
 def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vectors:
@@ -76,19 +81,81 @@ def _race(
 ) -> tuple[NDArray[np.int64], float]:
     """Return which points the centres are, and the mean squared distance to the nearest."""
     m, k = len(words), len(keys)
-    wanted = min(CANDIDATES, m)
     chosen = np.empty(k, dtype=np.int64)
-    chosen[0] = np.argmin(_arrivals(words, keys[0]))
+    chosen[0] = np.argmin(_waits(words, keys[0]))
     nearest = points.distances(chosen[:1])[0].copy()
+    alone = _Alone(points, words, keys, min(CANDIDATES, m))
+    runners = _Together(alone, points) if isinstance(points, _Whole) else alone
     for step in range(1, k):
-        with np.errstate(divide="ignore"):  # who sits on a centre never arrives
-            race = _arrivals(words, keys[step]) / nearest.astype(np.float32, copy=False)
-        few = _smallest(race, wanted)
-        reach = np.minimum(points.distances(few), nearest, out=points.room(wanted))
+        few, reach = runners.first(step, nearest)
+        np.minimum(reach, nearest, out=reach)
         best = int(np.argmin(reach.sum(axis=1, dtype=points.total)))
         chosen[step] = few[best]
         nearest[:] = reach[best]
     return chosen, float(nearest.mean(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """The first points to arrive at a step, and how far all points are from them.
+
+    Attributes
+    ----------
+    points
+        Where they are.
+    words, keys
+        (m,) and (k, 2) of which arrivals are made.
+    wanted
+        How many are first.
+    """
+
+    points: _Float | _Whole
+    words: NDArray[np.uint64]
+    keys: NDArray[np.uint64]
+    wanted: int
+
+    def first(self, step: int, nearest: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return (c,) points in the order they arrive, and (c, m) squared distances."""
+        few = _smallest(_arrive(_waits(self.words, self.keys[step]), nearest), self.wanted)
+        return few, self.points.distances(few)
+
+
+class _Together:
+    """The same, of several steps at a time.
+
+    Distances come nearer with every centre, so that points arrive later and never earlier. Of a
+    step further on, the first few are therefore among those that would be first now, unless many
+    of these are put off; a few more of them are looked at, and where it can't be told, the step
+    is done by itself. Which points are found is the same.
+    """
+
+    def __init__(self, alone: _Alone, points: _Whole) -> None:
+        self._alone, self._points = alone, points
+        self._looked: list[tuple[NDArray[np.int64], NDArray[np.float32], np.float32]] = []
+        self._begin = 0
+
+    def first(self, step: int, nearest: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return (c,) points in the order they arrive, and (c, m) squared distances."""
+        wanted = self._alone.wanted
+        if step >= self._begin + len(self._looked):
+            self._look(step, nearest)
+        at = step - self._begin
+        rows, waits, limit = self._looked[at]
+        now = _arrive(waits, nearest[rows])
+        order = np.lexsort((rows, now))[:wanted]
+        if not now[order[-1]] < limit:  # somebody who was not looked at may be earlier
+            return self._alone.first(step, nearest)
+        return rows[order], self._points.kept(at * (wanted + SPARE) + order)
+
+    def _look(self, step: int, nearest: NDArray[Any]) -> None:
+        """Look at the candidates of this step and of some after it."""
+        self._begin, self._looked = step, []
+        for keys in self._alone.keys[step : step + AHEAD]:
+            waits = _waits(self._alone.words, keys)
+            race = _arrive(waits, nearest)
+            rows = _smallest(race, self._alone.wanted + SPARE)
+            self._looked.append((rows, waits[rows], race[rows[-1]]))
+        self._points.keep(np.concatenate([rows for rows, _, _ in self._looked]))
 
 
 def _smallest(values: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
@@ -125,9 +192,6 @@ class _Float:
         found[np.arange(len(rows)), rows] = 0.0  # to itself, whatever rounding says
         return found
 
-    def room(self, rows: int) -> None:
-        """Return where minima are written: anywhere."""
-
 
 class _Whole:
     """Squared distances between points rounded to whole steps: exact, on any number of threads.
@@ -144,6 +208,8 @@ class _Whole:
         self._squares = np.einsum("ij,ij->i", wide, wide).astype(np.int32)
         self._right = products.Right(points, use_bytes=use_bytes)
         self._room = np.empty((CANDIDATES, len(points)), dtype=np.int32)
+        self._kept = np.empty((AHEAD * (CANDIDATES + SPARE), len(points)), dtype=np.int32)
+        self._rows = np.empty(0, dtype=np.int64)
 
     @classmethod
     def of(cls, at_home: Vectors, k: int) -> _Whole:
@@ -160,22 +226,39 @@ class _Whole:
         """Return (c, m) squared distances of all points to some of them, in steps."""
         found = self._room[: len(rows)]
         self._right.product(self._points[rows], out=found)
+        return self._squared(found, rows)
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Multiply some of the points with all of them, for :meth:`kept`."""
+        self._rows = rows
+        self._right.product(self._points[rows], out=self._kept[: len(rows)])
+
+    def kept(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return (c, m) squared distances of all points to some of those that were kept."""
+        found = self._room[: len(places)]
+        np.take(self._kept, places, axis=0, out=found, mode="clip")
+        return self._squared(found, self._rows[places])
+
+    def _squared(self, found: NDArray[np.int32], rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Make squared distances of the products of points with some of them."""
         found *= -2
         found += self._squares
         found += self._squares[rows, None]
         return found
 
-    def room(self, rows: int) -> NDArray[np.int32]:
-        """Return where minima are written: over the distances."""
-        return self._room[:rows]
 
-
-def _arrivals(words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.float32]:
+def _waits(words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.float32]:
     """Return (m,) standard exponentials, independent from one pair of keys to the next."""
     mixed = (words ^ keys[0]) * (keys[1] | np.uint64(1))
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
     uniform = ((mixed >> np.uint64(41)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
     return -np.log(uniform)  # never 0: 23 bits and a half are exact
+
+
+def _arrive(waits: NDArray[np.float32], nearest: NDArray[Any]) -> NDArray[np.float32]:
+    """Return when points arrive that are so far from the nearest centre; on one, never."""
+    with np.errstate(divide="ignore"):
+        return np.divide(waits, nearest, dtype=np.float32, casting="same_kind")
 
 
 def _standard(points: Vectors) -> Vectors:

@@ -202,7 +202,7 @@ def test_where_rounding_hides_everything_it_is_given_up(rng, monkeypatch, produc
     monkeypatch.setattr(module, "GIVE_UP", 2)
     centroids = (1.0 + 1e-6 * rng.normal(size=(64, 64))).astype(np.float32)
     centroids[0] += 1.0
-    points = (centroids[rng.integers(1, 64, 3000)]).astype(np.float32)
+    points = (centroids[rng.integers(1, 64, 12_000)]).astype(np.float32)
     closest = Closest(centroids, product=product)
     cluster, _ = over(closest, points)
     assert np.array_equal(cluster, brute(points, centroids))

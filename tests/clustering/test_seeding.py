@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curation.clustering import assign, fit_centroids
+from curation.clustering import assign, fit_centroids, seeding
 from curation.clustering.seeding import first_centres
 
 
@@ -90,6 +90,39 @@ def test_hardly_other_points_hardly_other_centres():
     assert max(other) <= 0.1
 
 
+@pytest.mark.parametrize("spread", [3.0, 0.3, 0.0])
+def test_looking_ahead_changes_no_centre(monkeypatch, spread):
+    """Steps looked at together are those done one by one, also where they had to be done again.
+
+    Few and tight clouds: a centre puts off most of those that were first. At 0 all points of a
+    cloud are one, of 40 places; once all have a centre nobody arrives.
+    """
+    rng = np.random.default_rng(4)
+    points = rng.normal(size=(40, 64))[rng.integers(0, 40, 6000)]
+    points = (points + spread * rng.normal(size=points.shape)).astype(np.float32)
+    again, alone = [], seeding._Alone.first
+    monkeypatch.setattr(
+        seeding._Alone, "first", lambda *given: (again.append(given[1]), alone(*given))[1]
+    )
+    numbers = numbers_of(len(points))
+    for k in (50, 300):
+        words, keys = race_of(numbers, k)
+        whole = seeding._Whole.of(seeding._standard(points), k)
+        again.clear()
+        together, left = seeding._race(whole, words, keys)
+        assert 0 < len(again) < (k if spread else 10**9)
+        with monkeypatch.context() as patch:
+            patch.setattr(seeding, "_Together", lambda alone, _: alone)
+            one_by_one, expected = seeding._race(whole, words, keys)
+        assert np.array_equal(together, one_by_one)
+        assert left == expected
+
+
+def race_of(numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    words = (numbers * 2.0**53).astype(np.uint64)
+    return words, np.random.default_rng(5).integers(2**64, size=(k, 2), dtype=np.uint64)
+
+
 def test_numbers_and_seed_decide():
     points, _ = clouds()
     n = len(points)
@@ -105,8 +138,6 @@ def test_the_race_draws_in_proportion():
     The candidates are cut to one, so that nothing but the race decides. About 1,700 races, each
     with its own numbers: within 4 standard errors of 0.9 (0.03).
     """
-    import curation.clustering.seeding as seeding
-
     before, seeding.CANDIDATES = seeding.CANDIDATES, 1
     points = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]], dtype=np.float32)
     rng = np.random.default_rng(0)
