@@ -62,6 +62,7 @@ class Points:
         self.n, self.d = int(shape[0]), int(shape[1])
         self.step = max(1, block_mib * MIB // (4 * self.d))
         self.mapped = Mapped.behind(source)
+        self._ones = np.ones(self.d, dtype=np.float32)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -127,7 +128,7 @@ class Points:
             )
         # A row's sum is finite unless a coordinate is not, or the sum is too large: look closer.
         with np.errstate(over="ignore", invalid="ignore"):
-            doubtful = np.flatnonzero(~np.isfinite(points @ np.ones(self.d, dtype=np.float32)))
+            doubtful = np.flatnonzero(~np.isfinite(np.vecdot(points, self._ones)))
         wrong = doubtful[~np.isfinite(points[doubtful]).all(axis=1)]
         if len(wrong):
             raise ValueError(
