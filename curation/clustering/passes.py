@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 Totals = NDArray[np.float64] | NDArray[np.float32]
 Vectors = NDArray[np.float32]
 
-PIECE = (
-    4096  # most rows that a thread takes at a time: each call that threads take turns for counts
-)
+PIECE = 4096  # most rows that a thread takes at a time: threads take turns at every call
 PIECE_VALUES = 1 << 21  # most float64 values that it leaves behind
 
 
@@ -54,10 +52,11 @@ def over(
     cluster, distance = np.empty(m, dtype=np.int32), np.empty(m, dtype=np.float32)
     if not m:
         return cluster, distance
-    size = _evenly(m, min(PIECE, max(PIECE_VALUES // (d + 1), 16)))
+    size, pieces = _evenly(m, _most(d)), products.ahead() + 1
     room = []
     if totals is not None:
-        room = [np.empty((2 * size, d + 1), totals.dtype) for _ in range(products.ahead() + 1)]
+        rows_of = size + min(size, len(totals))
+        room = [np.empty((rows_of, d + 1), totals.dtype) for _ in range(pieces)]
     closest.prepare(m)
     kind = precision(closest)
     centroids: NDArray[np.floating] = closest.centroids.astype(kind, copy=False)
@@ -75,7 +74,7 @@ def over(
             cluster[rows], distance[rows] = own, squares
         if totals is None:
             return rows, None
-        values = room[number % len(room)][: 2 * len(part)]
+        values = room[number % len(room)]
         own_values = values[: len(part), :d]
         own_values[:] = apart
         values[: len(part), d] = np.vecdot(own_values, own_values)
@@ -85,6 +84,17 @@ def over(
         if totals is not None and values is not None:
             _add(totals, cluster[rows], values)
     return cluster, distance
+
+
+def handed_over(rows: int, d: int, k: int) -> int:
+    """Return how many bytes threads hold that add up totals of k clusters of a block."""
+    size = min(rows, _most(d))
+    return (products.ahead() + 1) * (size + min(size, k)) * (d + 1) * 8
+
+
+def _most(d: int) -> int:
+    """Return how many rows of d coordinates a piece holds at most."""
+    return min(PIECE, max(PIECE_VALUES // (d + 1), 16))
 
 
 def _evenly(rows: int, most: int) -> int:
@@ -117,7 +127,7 @@ def _add(totals: Totals, cluster: NDArray[np.int32], values: Totals) -> None:
     cluster
         (m,) of each row.
     values
-        (2 m, w): the rows, and room for the totals so far.
+        (at least m + r, w): the rows, and room for the totals so far of their r clusters.
     """
     from scipy import sparse
 

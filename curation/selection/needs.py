@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 
 from curation import products
+from curation.clustering.passes import handed_over
 from curation.memory import MIB, Need, Plan, mib
 from curation.selection import columns
 from curation.selection.plan import resolve_budget, resolve_k
 from curation.selection.table import SKETCH_DIMENSION
+from curation.threads import count
 
 LOG = logging.getLogger("curation.select")
 
@@ -83,6 +85,7 @@ def memory_needed(
             Need("blocks of embeddings", blocks * rows * 4 * d, f"{blocks} x {mib(rows * 4 * d)}"),
             Need("points made of a block", rows * 4 * width * (space != "embedding")),
             Need("work on a block", BETWEEN * MIB + rows * width // 2),
+            Need("pieces of a block", handed_over(rows, width, centroids), f"{count()} threads"),
             Need.per_row("sample", sample, COPIES * 4 * max(width, d)),
             Need("sums of clusters", centroids * width * 48, f"{centroids:,} clusters"),
             Need("pieces of per-row numbers", min(n, columns.AT_A_TIME) * PIECES * 8 * (held < n)),
