@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench import training
-from bench.pages import DOCS, IMAGES, Columns, Results, compared, gain, gather
+from bench.pages import DOCS, IMAGES, Columns, Results, compared, gain, gather, restore
 from bench.show import Grid, fill
 
 OURS = ("ours", "ours-by-label", "ours-by-label-coordinated", "ours-tilted")
@@ -133,7 +133,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gather", action="store_true", help="measure nothing")
     parser.add_argument("--show", action="store_true", help="measure nothing, keep the JSON")
+    parser.add_argument("--extend", action="store_true", help="measure what the page lacks")
     options = parser.parse_args(arguments)
+    if options.extend:
+        restore("images")
     path = DOCS / "images.json"
     if not (options.gather or options.show):
         training.main(["images"])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench import finetuning, noise, texts, training
-from bench.experiment import METRICS, Cells, interval, kept
+from bench.experiment import METRICS, Cells, interval, keep, kept, load
 from bench.harness import RESULTS, machine
 from bench.show import Grid, fill
 
@@ -126,18 +126,37 @@ def gather(task: str) -> Results:
             }
             for name in dict.fromkeys(name for cell in seeds.values() for name in cell)
         }
+    elif "validation" in (before := published(task)):
+        found["validation"] = before["validation"]
     return found
 
 
 def gather_finetuning() -> Results:
-    """Return what was measured of fine-tuned models."""
+    """Return what was measured of fine-tuned models, here or before."""
     folder = RESULTS / "finetuning"
-    found: Results = {"machine": machine(), "tasks": {}}
+    found = {"tasks": {}, "reloaded": None} | published("fine-tuning") | {"machine": machine()}
     for own in sorted(one for one in folder.iterdir() if one.is_dir()):
         found["tasks"][own.name] = {b: pack(one) for b, one in kept(own).items()}
     again = folder / "reloaded.json"
-    found["reloaded"] = json.loads(again.read_text()) if again.is_file() else None
+    if again.is_file():
+        found["reloaded"] = json.loads(again.read_text())
     return found
+
+
+def published(name: str) -> Results:
+    """Return what docs/results holds of a page; nothing where there is none."""
+    return load(DOCS / f"{name}.json")
+
+
+def restore(task: str) -> None:
+    """Take what docs/results holds of a task as measured, where nothing is on this machine.
+
+    So that strategies can be added to a page without measuring the others again.
+    """
+    for budget, columns in published(task).get("budgets", {}).items():
+        path = RESULTS / "training" / task / f"{budget}.json"
+        if not path.is_file():
+            keep(path, texts.unpacked(columns))
 
 
 def gather_noise() -> Results:
@@ -312,8 +331,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("page", choices=sorted(PAGES))
     parser.add_argument("--gather", action="store_true", help="measure nothing")
     parser.add_argument("--show", action="store_true", help="measure nothing, keep the JSON")
+    parser.add_argument("--extend", action="store_true", help="measure what the page lacks")
     options = parser.parse_args(arguments)
     name = options.page
+    if options.extend:
+        restore(name)
     page = PAGES[name]
     path = DOCS / f"{name}.json"
     if not (options.gather or options.show):

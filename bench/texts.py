@@ -173,11 +173,12 @@ def _names(seeds: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def unpacked(columns: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
-    """Turn lists of numbers, one for each split, into cells by split and recipe."""
+    """Turn lists of numbers, one for each split or seed, into cells by split and strategy."""
     cells: dict[str, dict[str, Any]] = {}
     for name, metrics in columns.items():
         for at in range(len(metrics[METRICS[0]])):
-            cells.setdefault(str(at), {})[name] = {m: metrics[m][at] for m in METRICS}
+            told = {key: values[at] for key, values in metrics.items() if values}
+            cells.setdefault(str(at), {})[name] = told
     return cells
 
 

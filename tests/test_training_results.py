@@ -162,3 +162,33 @@ def test_a_page_says_what_was_measured(name):
     text = (DOCS / f"{name}.md").read_text()
     assert show.fill(text, pages.PAGES[name].tables(results)) == text
     assert (DOCS / f"{name}.json").stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("name", ["images", "r8"])
+def test_a_page_can_be_extended_elsewhere(tmp_path, monkeypatch, name):
+    """What a page holds is taken as measured, to the digit; what was measured here stays."""
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    before = json.loads((DOCS / f"{name}.json").read_text())["budgets"]
+    first, *others = before
+    own = tmp_path / "training" / name / f"{first}.json"
+    if others:
+        experiment.keep(own, {"0": {"mine": {}}})
+    pages.restore(name)
+    again = {b: pages.pack(c) for b, c in experiment.kept(tmp_path / "training" / name).items()}
+    if others:
+        assert again.pop(first) == {"mine": {}}
+    assert again == {b: before[b] for b in again}
+    assert set(again) == set(others or before)
+
+
+def test_gathering_keeps_what_was_not_measured_here(tmp_path, monkeypatch):
+    """Fine-tuned tasks of another machine stay on the page; one measured anew is replaced."""
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    before = json.loads((DOCS / "fine-tuning.json").read_text())
+    cell = dict.fromkeys(experiment.METRICS, 0.5)
+    experiment.keep(tmp_path / "finetuning" / "r8" / "137.json", {"0": {"uniform": cell}})
+    found = pages.gather_finetuning()
+    assert found["tasks"]["r8"]["137"]["uniform"]["accuracy"] == [0.5]
+    assert "274" not in found["tasks"]["r8"]
+    assert found["tasks"]["questions"] == before["tasks"]["questions"]
+    assert found["reloaded"] == before["reloaded"]
