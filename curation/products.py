@@ -152,8 +152,11 @@ def round_to_bfloat16(values: Vectors, *, out: NDArray[np.int16]) -> None:
     """Write bits of the nearest numbers of bfloat16. Values may be a read-only memory map's."""
     import torch
 
-    # torch.from_numpy warns of arrays that are read-only
-    torch.from_numpy(out).view(torch.bfloat16).copy_(torch.from_dlpack(values))
+    try:
+        wide = torch.from_dlpack(values)  # torch.from_numpy warns of arrays that are read-only
+    except BufferError:  # as older versions say of these
+        wide = torch.from_numpy(values.copy())
+    torch.from_numpy(out).view(torch.bfloat16).copy_(wide)
 
 
 def from_bfloat16(bits: NDArray[np.int16]) -> Vectors:

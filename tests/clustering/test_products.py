@@ -13,7 +13,7 @@ from curation import products
 def bits_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bits of bfloat16, and the numbers they are."""
     out = np.empty(values.shape, dtype=np.int16)
-    return out, products.to_bfloat16(values.astype(np.float32), out=out)
+    return out, products.to_bfloat16(values.astype(np.float32, copy=False), out=out)
 
 
 def test_bfloat16_is_rounded_to_the_nearest_even(rng):
@@ -22,6 +22,20 @@ def test_bfloat16_is_rounded_to_the_nearest_even(rng):
     bits = values.view(np.uint32).astype(np.uint64)
     expected = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).astype(np.uint32)
     assert np.array_equal(bits_of(values)[1], expected.view(np.float32))
+
+
+def test_arrays_that_are_read_only_are_rounded_where_they_cannot_be_shared(rng, monkeypatch):
+    """As NumPy 2.0 and older versions of torch have it."""
+    torch = pytest.importorskip("torch")
+    values = rng.normal(size=(20, 30)).astype(np.float32)
+    values.flags.writeable = False
+    expected = bits_of(values)[0]
+
+    def refuse(_: object) -> None:
+        raise BufferError("read-only")
+
+    monkeypatch.setattr(torch, "from_dlpack", refuse)
+    assert np.array_equal(bits_of(values)[0], expected)
 
 
 def test_bits_towards_zero_are_the_next_below(rng):
