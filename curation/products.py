@@ -29,6 +29,7 @@ Vectors = NDArray[np.float32]
 ONE = np.int16(0x3F80)  # the bits of 1 in bfloat16
 LEVELS = 127  # integers from -127 to 127 are one byte each
 MUCH = 0.5
+SLOWER = 5.0  # times float32 from which a kind is not tried any further
 PAYS = 0.7  # share of the time of simpler numbers below which others are worth their preparation
 IMPORT_PAYS = 1.5e11  # multiply-adds in float32 that take about as long as importing torch
 _TRIED = (1024, 384, 512)  # rows, width and columns of the products that are timed
@@ -88,6 +89,7 @@ def _seconds() -> dict[Kind, float]:
     left = np.ones((rows, width), dtype=np.float32)
     right = np.ones((width, columns), dtype=np.float32)
     wide = np.empty((rows, columns), dtype=np.float32)
+    found: dict[Kind, float] = {}  # of float32 first
 
     def in_bytes() -> Callable[[], None]:
         few, many = left.astype(np.int8), Right(right.T.astype(np.int8), use_bytes=True)
@@ -97,9 +99,18 @@ def _seconds() -> dict[Kind, float]:
     def in_halves() -> Callable[[], None]:
         few, many = (np.full(one.shape, ONE) for one in (left, right))
         out = np.empty((rows, columns), dtype=np.int16)
-        halves(few, many, out=out)
-        if not np.array_equal(from_bfloat16(out), np.full(out.shape, width, dtype=np.float32)):
+        share = rows // 16  # where it is emulated, all of it would take a second
+
+        def a_part() -> None:
+            halves(few[:share], many, out=out[:share])
+
+        a_part()
+        if not np.array_equal(from_bfloat16(out[:share]), np.full((share, columns), float(width))):
             raise RuntimeError("sums are not of float32")
+        with one_thread():
+            slow = _best(a_part) > SLOWER * found["float32"] * share / rows
+        if slow:
+            raise RuntimeError("emulated")
         return lambda: halves(few, many, out=out)
 
     sides: dict[Kind, Callable[[], Callable[[], Any]]] = {
@@ -107,7 +118,6 @@ def _seconds() -> dict[Kind, float]:
         "bfloat16": in_halves,
         "bytes": in_bytes,
     }
-    found: dict[Kind, float] = {}
     for kind, make in sides.items():
         try:
             run = make()

@@ -87,3 +87,21 @@ def test_the_fastest_kind_is_taken(monkeypatch, float32, bfloat16, in_bytes, exp
     seconds = {"float32": float32, "bfloat16": bfloat16, "bytes": in_bytes}
     monkeypatch.setattr(products, "_seconds", lambda: seconds)
     assert products.fastest(1e13) == expected
+
+
+def test_an_emulated_kind_is_not_taken(monkeypatch):
+    """Nor tried for long: an eighth of a second a product would be a second for seven."""
+    pytest.importorskip("torch")
+    real = products.halves
+
+    def slow(left: np.ndarray, right: np.ndarray, *, out: np.ndarray) -> None:
+        time.sleep(len(left) / 8192)
+        real(left, right, out=out)
+
+    monkeypatch.setattr(products, "halves", slow)
+    products._seconds.cache_clear()
+    try:
+        assert products._seconds()["bfloat16"] == float("inf")
+        assert np.isfinite(products._seconds()["float32"])
+    finally:
+        products._seconds.cache_clear()
