@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import products
-from curation.clustering.scores import SLACK, UNIT, Rows, Vectors, Wide
+from curation.clustering.scores import SLACK, UNIT, Rows, Vectors, Wide, decided
 
 ROUNDING = 2.0**-8  # largest relative rounding error of bfloat16
 FURTHER = 3  # numbers of bfloat16 that hold one of float32
@@ -101,7 +101,8 @@ class Half:
         """Return (m,) what scores must be for the bound to leave them a chance."""
         error = ROUNDING * norm * (self.norm + self.error) + norm * self.error
         # what float32 takes off sums, squares and the mean
-        error += 2.0 * (d + 16) * UNIT * (norm * self.norm + self.half) + 1e-30
+        error += 2.0 * (d + 16) * UNIT * (norm * self.norm + self.half)
+        error += decided(norm, self.norm, d)
         own = products.from_bfloat16(best).astype(np.float64)
         least = own - SLACK * (2.0 * ROUNDING * np.abs(own) + 2.0 * error)
         found: NDArray[np.int16] = products.towards_zero(np.maximum(least, 0.0))

@@ -82,7 +82,7 @@ class Wide:
         if len(odd):
             scores[odd] = 0.0  # beyond what float32 can square: all centroids are candidates
         error = (d + 9) * UNIT * (norm * self.radius + self.half)
-        error += (d + 8) * 2.0**-53 * norm**2 + 1e-30
+        error += decided(norm, self.radius, d)
         if scores.shape[1] < NARROW or len(odd):
             least = _below(scores.max(axis=1), error)
             return np.flatnonzero(_at_least(scores, least, scratch))
@@ -228,7 +228,25 @@ class Narrow:
     def _beside(self, norm: Vectors, d: int) -> Floats:
         """Return (m,) by how much they may be off for rounding of float32 and float64."""
         error = (4.0 * UNIT * self.radius) * norm.astype(np.float64)
-        return SLACK * (error + (d + 8) * 2.0**-53 * np.square(norm, dtype=np.float64))
+        return SLACK * (error + decided(norm.astype(np.float64), self.radius, d))
+
+
+def decided(norm: Floats, radius: float, d: int) -> Floats:
+    """Return (m,) by how much scores may differ of centroids that float64 holds equally near.
+
+    Of these the first is the nearest, whichever scores say so. The last term is of numbers whose
+    squares vanish in float32.
+
+    Parameters
+    ----------
+    norm
+        (m,) of the points around the centroids' mean.
+    radius
+        The largest norm of a centroid.
+    d
+        Coordinates.
+    """
+    return (d + 8) * 2.0**-53 * (norm**2 + radius**2) + 1e-30
 
 
 def _below(best: Vectors, error: Floats) -> Vectors:

@@ -92,6 +92,12 @@ def one_odd_column(rng):
     return points, centroids
 
 
+def points_too_near_to_the_mean(rng):
+    """Centroids are equally far from it; float64 holds the points' distances to them equal."""
+    centroids = np.concatenate([np.eye(40), -np.eye(40)])
+    return 1e-18 * rng.normal(size=(200, 40)), centroids
+
+
 CASES = [
     sentences_like,
     noise,
@@ -102,6 +108,7 @@ CASES = [
     outliers,
     points_far_from_all_centroids,
     points_at_the_mean,
+    points_too_near_to_the_mean,
     one_odd_column,
 ]
 
