@@ -7,6 +7,7 @@ reading a large file once through would look like holding all of it.
 from __future__ import annotations
 
 import mmap
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +28,16 @@ class Mapped:
         The map.
     start
         Its address.
+    path
+        Of the file; empty where it is not known, or may be written to.
+    offset
+        Where in the file the map begins, in bytes.
     """
 
     file: mmap.mmap
     start: int
+    path: str = ""
+    offset: int = 0
 
     @classmethod
     def behind(cls, array: Any) -> Mapped | None:
@@ -42,7 +49,12 @@ class Mapped:
             return None
         if not isinstance(owner.base, mmap.mmap) or not hasattr(owner.base, "madvise"):
             return None
-        return cls(owner.base, np.frombuffer(owner.base, dtype=np.uint8).ctypes.data)
+        return cls(
+            owner.base,
+            np.frombuffer(owner.base, dtype=np.uint8).ctypes.data,
+            os.fspath(owner.filename) if owner.filename and owner.mode == "r" else "",
+            owner.offset - owner.offset % mmap.ALLOCATIONGRANULARITY,
+        )
 
     def want(self, part: NDArray[Any]) -> None:
         """Have the system begin to read the pages of a part of the array."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.clustering.direct import Direct
+from curation.clustering.kept import Keeping
 from curation.clustering.mapped import Mapped
 
 Rows = NDArray[np.int64]
@@ -62,6 +65,7 @@ class Points:
         self.n, self.d = int(shape[0]), int(shape[1])
         self.step = max(1, block_mib * MIB // (4 * self.d))
         self.mapped = Mapped.behind(source)
+        self._keeping = Keeping(-(-self.n // self.step))
         self._ones = np.ones(self.d, dtype=np.float32)
 
     def __len__(self) -> int:
@@ -100,21 +104,37 @@ class Points:
     def _read_ahead(
         self, places: list[slice], mapped: Mapped, backwards: bool
     ) -> Iterator[tuple[slice, Vectors]]:
-        with ThreadPoolExecutor(1) as reader:
-            following: Future[Vectors] = reader.submit(self._block, places[0])
+        with ThreadPoolExecutor(1) as reader, Direct(mapped) as direct:
+            following = reader.submit(self._timed, places[0], direct)
             for number, place in enumerate(places):
-                block = following.result()
+                block, seconds = following.result()
+                self._keeping.took(seconds)
                 if number + 1 < len(places):
-                    following = reader.submit(self._block, places[number + 1])
+                    following = reader.submit(self._timed, places[number + 1], direct)
                 # The system reads further ahead than the reader, whose pages are counted: so the
                 # disk has something to do while all processors have.
                 soon = number + (READ_AHEAD if number else 1)
-                for later in places[soon : number + READ_AHEAD + 1]:
-                    mapped.want(self.source[later])
+                if self._keeping.stays:
+                    for later in places[soon : number + READ_AHEAD + 1]:
+                        mapped.want(self.source[later])
                 yield place, block
+                del block  # before the next one is waited for: its memory is used again
                 # With all that lies behind: pages beside those of a block came along.
                 done = slice(place.start, self.n) if backwards else slice(0, place.stop)
                 mapped.let_go(self.source[done])
+
+    def _timed(self, place: slice, direct: Direct) -> tuple[Vectors, float]:
+        """Read a block, through the system's cache or past it, and say how long it took."""
+        began = time.perf_counter()
+        if self._keeping.stays:
+            direct.rest()
+        else:
+            found = direct.read(self.source[place])
+            if found is not None:
+                rows = np.arange(place.start, place.stop)
+                return self._finite(found, rows), time.perf_counter() - began
+            self._keeping.never()
+        return self._block(place), time.perf_counter() - began
 
     def _block(self, place: slice) -> Vectors:
         return self._finite(self.source[place], np.arange(place.start, place.stop))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 from curation import products
+from curation.clustering.direct import ROOMS
+from curation.clustering.kept import WORTH
 from curation.clustering.passes import handed_over
 from curation.memory import MIB, Need, Plan, mib
 from curation.selection import columns
@@ -78,7 +80,7 @@ def memory_needed(
     libraries = ["scipy", "faiss"]
     if n * centroids * width >= products.IMPORT_PAYS:
         libraries.append("torch")  # else its products of bytes would not pay for it
-    blocks = 2 if mapped else 0
+    blocks = (ROOMS if -(-n // rows) >= WORTH else 2) if mapped else 0
     return Plan.of(
         [
             Need.libraries(*libraries),
