@@ -1,4 +1,4 @@
-# Both main targets set up what they need in .venv on first use and cost seconds when nothing changed.
+# The main targets set up what they need in .venv on first use and cost seconds when nothing changed.
 #
 #   make demo    run the quick start (the data set `questions`) end to end
 #   make test    run the tests

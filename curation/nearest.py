@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ Vectors = NDArray[np.float32]
 # depends on the size of the block and the number of threads. Closer calls are decided in float64.
 CLOSE = 1e-5
 SPARE = 4  # neighbours looked at beyond those asked for
+AT_A_TIME = 1 << 19  # float64 values that are worked out together
 
 
 def nearest(points: Vectors, others: Vectors, *ends: int) -> Rows:
@@ -50,15 +53,30 @@ def nearest(points: Vectors, others: Vectors, *ends: int) -> Rows:
     reach = CLOSE * (np.einsum("ij,ij->i", points, points) + largest)
     at = np.array([end for end in ends if end < len(others)], dtype=np.int64)
     close = (distance[:, at] - distance[:, at - 1] <= reach[:, None]).any(axis=1)
-    for row in np.flatnonzero(close):
-        candidates = np.sort(found[row])
-        if looked_at < len(others) and distance[row, -1] - distance[row, ends[-1]] <= reach[row]:
-            candidates = np.arange(len(others))  # more are as near as the last one looked at
-        apart = np.subtract(others[candidates], points[row], dtype=np.float64)
-        exact = np.einsum("ij,ij->i", apart, apart)
-        found[row] = candidates[np.argsort(exact, kind="stable")[:looked_at]]
+    crowded = np.zeros_like(close)  # more are as near as the last one looked at
+    if looked_at < len(others):
+        crowded = close & (distance[:, -1] - distance[:, ends[-1]] <= reach)
+    for rows in _some(np.flatnonzero(close & ~crowded), looked_at * others.shape[1]):
+        found[rows] = _by_distance(points[rows], others, np.sort(found[rows], axis=1))
+    for rows in _some(np.flatnonzero(crowded), others.size):
+        every = np.broadcast_to(np.arange(len(others)), (len(rows), len(others)))
+        found[rows] = _by_distance(points[rows], others, every)[:, :looked_at]
     start = 0
     for end in ends:
         found[:, start:end].sort(axis=1)
         start = end
     return np.ascontiguousarray(found[:, : ends[-1]])
+
+
+def _some(rows: Rows, values: int) -> Iterator[Rows]:
+    """Yield pieces of rows; one of them takes so many values that pieces of them stay small."""
+    step = max(1, AT_A_TIME // max(values, 1))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def _by_distance(points: Vectors, others: Vectors, candidates: Rows) -> Rows:
+    """Return the (m, c) candidates of each point in the order of their distance, in float64."""
+    apart = np.subtract(others[candidates], points[:, None], dtype=np.float64)
+    exact = np.einsum("ijk,ijk->ij", apart, apart)
+    return np.take_along_axis(candidates, np.argsort(exact, axis=1, kind="stable"), axis=1)

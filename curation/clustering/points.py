@@ -10,9 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.clustering.direct import Direct
-from curation.clustering.kept import Keeping
-from curation.clustering.mapped import Mapped
+from curation.mapped import Direct, Keeping, Mapped
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -104,11 +102,11 @@ class Points:
     def _read_ahead(
         self, places: list[slice], mapped: Mapped, backwards: bool
     ) -> Iterator[tuple[slice, Vectors]]:
-        with ThreadPoolExecutor(1) as reader, Direct(mapped) as direct:
+        with Direct(mapped) as direct, ThreadPoolExecutor(1) as reader:
             following = reader.submit(self._timed, places[0], direct)
             for number, place in enumerate(places):
-                block, seconds = following.result()
-                self._keeping.took(seconds)
+                block, seconds, stayed = following.result()
+                self._keeping.took(seconds, stayed=stayed)
                 if number + 1 < len(places):
                     following = reader.submit(self._timed, places[number + 1], direct)
                 # The system reads further ahead than the reader, whose pages are counted: so the
@@ -123,18 +121,18 @@ class Points:
                 done = slice(place.start, self.n) if backwards else slice(0, place.stop)
                 mapped.let_go(self.source[done])
 
-    def _timed(self, place: slice, direct: Direct) -> tuple[Vectors, float]:
-        """Read a block, through the system's cache or past it, and say how long it took."""
+    def _timed(self, place: slice, direct: Direct) -> tuple[Vectors, float, bool]:
+        """Read a block; say how long it took, and whether it went through the system's cache."""
         began = time.perf_counter()
         if self._keeping.stays:
             direct.rest()
         else:
             found = direct.read(self.source[place])
             if found is not None:
-                rows = np.arange(place.start, place.stop)
-                return self._finite(found, rows), time.perf_counter() - began
+                block = self._finite(found, np.arange(place.start, place.stop))
+                return block, time.perf_counter() - began, False
             self._keeping.never()
-        return self._block(place), time.perf_counter() - began
+        return self._block(place), time.perf_counter() - began, True
 
     def _block(self, place: slice) -> Vectors:
         return self._finite(self.source[place], np.arange(place.start, place.stop))

@@ -65,7 +65,7 @@ def list_datasets() -> None:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The webserver has no login: read docs/operations.md before changing this.",
+    help="The webserver has no login: read docs/security.md before changing this.",
 )
 @click.option("--port", default=3000, show_default=True, type=int)
 def ui(host: str, port: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.encoders.base import EncoderError
+from curation.progress import quiet
 
 OPTIONS: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -84,19 +85,3 @@ def _loading(folder: Path) -> Iterator[None]:
             f"encoder weights in {folder} cannot be loaded ({error}); the folder needs "
             "config.json, tokenizer files and model.safetensors of a transformers encoder"
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and reporting on loading, inside the block."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from curation.encoders.base import EncoderError
 from curation.encoders.batches import Tokens
 from curation.encoders.cache import cache_folder
-from curation.encoders.loading import load_model, quiet
+from curation.encoders.loading import load_model
 from curation.encoders.weights import weights_identity
+from curation.progress import quiet
 
 OPSET = 17
 MADE = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from curation.models.base import (
     cross_entropy_scores,
     log_softmax,
 )
-from curation.progress import track
+from curation.progress import quiet, track
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,22 +239,6 @@ def _native_bfloat16() -> bool:
     # An older torch that cannot tell what the processor does stays with float32.
     abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and reporting on loading, inside the block."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _by_tokens(order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.clustering.mapped import Mapped
+from curation.mapped import Mapped
 
 Rows = NDArray[np.int64]
 Values = NDArray[Any]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 
 from curation import products
-from curation.clustering.direct import ROOMS
-from curation.clustering.kept import WORTH
 from curation.clustering.passes import handed_over
+from curation.mapped import ROOMS, WORTH
 from curation.memory import MIB, Need, Plan, mib
 from curation.selection import columns
 from curation.selection.plan import resolve_budget, resolve_k
@@ -63,7 +62,7 @@ def memory_needed(
     ids
         Whether ids are given.
     mapped
-        Whether the embeddings are in a file; else they are in memory.
+        Whether the embeddings are in a file, of float32; else they are in memory.
 
     Returns
     -------

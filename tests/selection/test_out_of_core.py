@@ -13,7 +13,7 @@ import pytest
 import curation
 from curation import memory
 from curation.clustering import Points
-from curation.clustering.mapped import Mapped
+from curation.mapped import Mapped
 from curation.selection import columns
 from curation.selection.columns import Column
 from curation.selection.per_row import find_tags, smallest, to_medoid, to_medoids

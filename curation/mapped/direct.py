@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.clustering.mapped import Mapped
+from curation.mapped.maps import Mapped
 
 ALIGNED = 4096  # bytes: no device asks for more of where a reading begins and ends
 ROOMS = 3  # one is worked on, one is read, and who works has not yet let go of the one before
@@ -21,6 +21,8 @@ _ADDRESSES = Path("/proc/self/maps")
 
 class Direct:
     """Reads parts of a mapped array from the file behind the map.
+
+    The file is opened when the first part is read, and closed at the end of a `with` block.
 
     Parameters
     ----------
@@ -32,20 +34,13 @@ class Direct:
         self._mapped = mapped
         self._rooms: list[NDArray[np.uint8]] = []
         self._file: int | None = None
-        if hasattr(os, "O_DIRECT") and mapped.path:
-            with suppress(OSError):
-                self._file = os.open(mapped.path, os.O_RDONLY | os.O_DIRECT)
-                if not self._same(self._file):
-                    self.close()
+        self._possible = hasattr(os, "O_DIRECT") and bool(mapped.path)
 
     def __enter__(self) -> Direct:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
+        self._possible = False
         if self._file is not None:
             os.close(self._file)
         self._file = None
@@ -59,7 +54,12 @@ class Direct:
 
         The array returned is overwritten once nobody refers to it any more.
         """
-        if self._file is None or not part.flags.c_contiguous:
+        if not self._possible or not part.flags.c_contiguous:
+            return None
+        if self._file is None:
+            self._file = self._opened()
+        if self._file is None:
+            self._possible = False
             return None
         first = self._mapped.offset + np.lib.array_utils.byte_bounds(part)[0] - self._mapped.start
         begin = first - first % ALIGNED
@@ -84,20 +84,34 @@ class Direct:
             room = self._rooms[fitting[0]]
         else:
             kept = [r for n, r in enumerate(self._rooms) if n not in free]
-            room = np.empty(size + ALIGNED, np.uint8)
+            # a page more: a part of the same size that begins within a page takes one more
+            room = np.empty(size + 2 * ALIGNED, np.uint8)
             self._rooms = [*kept, room][-ROOMS:]
         gap = -room.ctypes.data % ALIGNED
         return room[gap : gap + size]
 
-    def _same(self, file: int) -> bool:
+    def _opened(self) -> int | None:
+        """Open the file; None where that can't be done, or it is not the one behind the map."""
+        with suppress(OSError, ValueError):
+            file = os.open(self._mapped.path, os.O_RDONLY | os.O_DIRECT)
+            same = False
+            try:
+                same = self._same(os.fstat(file))
+            finally:
+                if not same:
+                    os.close(file)
+            return file if same else None
+        return None
+
+    def _same(self, found: os.stat_result) -> bool:
         """Return whether a file is the one behind the map: another may have taken its name."""
-        found = os.fstat(file)
-        for line in _ADDRESSES.read_text().splitlines():
-            addresses, _, _, device, inode, *_ = line.split(maxsplit=5)
-            low, high = (int(text, 16) for text in addresses.split("-"))
-            if low <= self._mapped.start < high:
-                major, minor = (int(text, 16) for text in device.split(":"))
-                return (major, minor, int(inode)) == (
-                    os.major(found.st_dev), os.minor(found.st_dev), found.st_ino,
-                )  # fmt: skip
+        with _ADDRESSES.open("rb") as lines:
+            for line in lines:
+                addresses, _, _, device, inode, *_ = line.split(maxsplit=5)
+                low, high = (int(text, 16) for text in addresses.split(b"-"))
+                if low <= self._mapped.start < high:
+                    major, minor = (int(text, 16) for text in device.split(b":"))
+                    return (major, minor, int(inode)) == (
+                        os.major(found.st_dev), os.minor(found.st_dev), found.st_ino,
+                    )  # fmt: skip
         return False

@@ -43,14 +43,15 @@ class Keeping:
         self._seconds: list[float] = []
         self._stayed = self._past = 0.0
 
-    def took(self, seconds: float) -> None:
-        """Note how long the next block took to read."""
-        if self.decided:
+    def took(self, seconds: float, *, stayed: bool) -> None:
+        """Note how long a block took to read, and whether through the cache, where it stays."""
+        if self.decided or stayed != self.stays:
             return
-        self._seconds.append(seconds)
-        if len(self._seconds) < SETTLED + COUNTED:
+        times = self._seconds
+        times.append(seconds)
+        if len(times) < SETTLED + COUNTED:
             return
-        figure = statistics.median(self._seconds[-COUNTED:])
+        figure = statistics.median(times[-COUNTED:])
         if self.stays:
             if figure >= DEAR * self._past:
                 self._stayed, self.stays, self._seconds = figure, False, []

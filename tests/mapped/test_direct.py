@@ -1,16 +1,16 @@
 """Files read past the system's cache, and how it is found out whether that pays."""
 
+import gc
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import curation
-from curation.clustering import direct, kept
-from curation.clustering.direct import Direct
-from curation.clustering.kept import COUNTED, SETTLED, WORTH, Keeping
-from curation.clustering.mapped import Mapped
 from curation.clustering.points import Points
+from curation.mapped import ROOMS, WORTH, Direct, Keeping, Mapped, direct, kept
+from curation.mapped.kept import COUNTED, SETTLED
 
 WAY = SETTLED + COUNTED  # blocks until a way of reading has a figure
 
@@ -76,7 +76,7 @@ class TestReading:
             while owner.base is not None:
                 owner = owner.base
             owners.add(owner.ctypes.data)
-        assert len(owners) <= direct.ROOMS
+        assert len(owners) <= ROOMS
 
     def test_is_left_where_another_file_took_the_name(self, possible, tmp_path):
         rows, source = mapped_rows(tmp_path / "rows.npy")
@@ -85,6 +85,39 @@ class TestReading:
         points = past_the_cache(source)
         assert all(np.array_equal(block, rows[place]) for place, block in points.blocks())
         assert points._keeping.stays
+
+    def test_is_left_where_nobody_says_which_file_is_mapped(self, possible, tmp_path, monkeypatch):
+        rows, source = mapped_rows(tmp_path / "rows.npy")
+        monkeypatch.setattr(direct, "_ADDRESSES", tmp_path / "nothing")
+        points = past_the_cache(source)
+        assert all(np.array_equal(block, rows[place]) for place, block in points.blocks())
+        assert points._keeping.stays
+
+    def test_is_not_misled_by_the_names_of_other_files(self, possible, tmp_path):
+        """Bytes that are no text, and what Python takes for the end of a line."""
+        others = []
+        for name in (b"caf\xe9.npy", b"a\x0b\x1c\rb c.npy"):
+            path = tmp_path / os.fsdecode(name)
+            np.save(path, np.zeros(5000))
+            others.append(np.load(path, mmap_mode="r"))
+        rows, source = mapped_rows(tmp_path / "rows.npy")
+        points = past_the_cache(source)
+        assert all(np.array_equal(block, rows[place]) for place, block in points.blocks())
+        assert not points._keeping.stays
+        assert all((other == 0.0).all() for other in others)
+
+    def test_goes_on_after_who_read_stopped_early(self, possible, tmp_path):
+        rows, source = mapped_rows(tmp_path / "rows.npy")
+        points = past_the_cache(source)
+        files = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(20):
+            for place, block in points.blocks():
+                assert np.array_equal(block, rows[place])
+                if place.start:
+                    break
+        assert not points._keeping.stays
+        gc.collect()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= files
 
     def test_is_left_where_the_array_may_be_written_to(self, possible, tmp_path):
         mapped_rows(tmp_path / "rows.npy")
@@ -136,7 +169,8 @@ def drive(keeping, stays, past, blocks):
     ways = []
     for number in range(blocks):
         ways.append(keeping.stays)
-        keeping.took(stays(number) if keeping.stays else past)
+        way = keeping.stays
+        keeping.took(stays(number) if way else past, stayed=way)
     return ways
 
 

@@ -7,7 +7,6 @@ reading a large file once through would look like holding all of it.
 from __future__ import annotations
 
 import mmap
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +51,7 @@ class Mapped:
         return cls(
             owner.base,
             np.frombuffer(owner.base, dtype=np.uint8).ctypes.data,
-            os.fspath(owner.filename) if owner.filename and owner.mode == "r" else "",
+            str(owner.filename) if owner.filename and owner.mode == "r" else "",
             owner.offset - owner.offset % mmap.ALLOCATIONGRANULARITY,
         )
 

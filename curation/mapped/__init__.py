@@ -1,0 +1,7 @@
+"""Arrays in files that are larger than memory: read ahead, let go of, and read past the cache."""
+
+from curation.mapped.direct import ROOMS, Direct
+from curation.mapped.kept import WORTH, Keeping
+from curation.mapped.maps import Mapped
+
+__all__ = ["ROOMS", "WORTH", "Direct", "Keeping", "Mapped"]
