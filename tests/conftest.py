@@ -35,9 +35,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """In CI every package is installed: a skip for want of one is a failure."""
     outcome = yield
     report = outcome.get_result()
-    skipped_for_package = report.skipped and (
-        PACKAGE_REASON in str(report.longrepr) or "dataset-fashion-mnist" in str(report.longrepr)
-    )
+    reasons = (PACKAGE_REASON, "dataset-fashion-mnist")
+    skipped_for_package = report.skipped and any(r in str(report.longrepr) for r in reasons)
     if skipped_for_package and os.environ.get("CI"):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"

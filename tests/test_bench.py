@@ -200,6 +200,8 @@ def test_number_of_clusters(monkeypatch):
 def test_cost_is_a_ratio():
     told = parts.seconds(scale=1000)
     assert told["rows"] == 1000
+    assert told["draw"] > 0.0
+    assert told["assign"] > 0.0
     assert told["ratio"] == pytest.approx(told["draw"] / told["assign"])
 
 

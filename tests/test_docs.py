@@ -27,7 +27,7 @@ def test_the_notebook_example_runs_and_is_true(capsys):
         assert abs(told.value - truth) < 4 * told.standard_error
     curve = names["curve"].filter(names["curve"]["budget"] == names["curve"]["budget"][3])
     assert curve["relative_error"][0] < curve["uniform_error"][0]
-    assert set(names["smaller"].indices) - set(chosen.indices) != set(names["smaller"].indices)
+    assert np.isin(names["smaller"].indices, chosen.indices).mean() >= 0.6
     assert names["kept"] >= 0.8
     assert names["after"].queries == 0
     assert 0.4 < np.mean(names["group"][names["shared"].indices] == "rare") < 0.6
@@ -70,6 +70,7 @@ def test_every_field_is_explained():
             missing.append(name)
         elif name not in table:
             where = operations if "operations.md" in line else line
-            if not re.search(rf"\b{leaf}\b", where):
+            marked = rf"`[^`\n]*\b{leaf}\b[^`\n]*`|^\s*{leaf}:"
+            if not re.search(marked, where, re.MULTILINE):
                 missing.append(name)
     assert not missing

@@ -28,13 +28,16 @@ with dataset_lock(Path(sys.argv[1]), "demo", owner="run [1]"):
     {then}
 """
 NEXT = """
-import sys
+import sys, time
 from pathlib import Path
 from curation.locks import dataset_lock
 root = Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
 for _ in range(50):
     with dataset_lock(root, "demo", owner="counter"):
         number = int((root / "number").read_text())
+        time.sleep(0.001)
         (root / "number").write_text(str(number + 1))
 """
 
@@ -143,8 +146,17 @@ def test_two_processes_never_hold_it_together(tmp_path):
     """Each adds one to a number fifty times; without a lock additions get lost."""
     (tmp_path / "number").write_text("0")
     command = [sys.executable, "-c", NEXT, str(tmp_path)]
-    for process in [subprocess.Popen(command) for _ in range(2)]:
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
         assert process.wait(60) == 0
+        process.stdin.close()
+        process.stdout.close()
     assert (tmp_path / "number").read_text() == "100"
 
 

@@ -80,7 +80,8 @@ def _flatten(inputs: pl.Series) -> np.ndarray:
     refuse_nulls(inputs)
     if not isinstance(inputs.dtype, pl.List | pl.Array):
         raise EncoderError(
-            f"{name_of(inputs)}: expected one List or Array a row, found {inputs.dtype}"
+            f"{name_of(inputs)}: expected one List or Array a row, found {inputs.dtype}; "
+            "choose the column of vectors as columns.input, or an encoder of type text"
         )
     width, values = 1, inputs
     if not len(inputs):

@@ -261,7 +261,7 @@ def put_together(
     rows = np.concatenate([pilot, drawn])
     weights = np.concatenate([ones, weight])
     is_pilot = np.arange(len(rows)) < len(pilot)
-    reason = np.where(is_pilot, "pilot", "drawn")
+    reason = np.where(is_pilot, "pilot", "drawn").astype("U8")  # has room for take-all
     reason[len(pilot) :][take_all] = "take-all"
     raked = None if calibrated is None else np.concatenate([ones, calibrated])
     training = sampling.training_weights(

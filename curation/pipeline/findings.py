@@ -109,10 +109,16 @@ def limits(people: Population) -> list[Finding]:
     known = len(people.shards) + len(people.missing)
     found = []
     for name, count, of, what, limit, more in (
-        ("quarantine_within_limit", aside, rows, "rows are in quarantine",
-         wanted.quarantined_share, "see `curation quarantine`"),
-        ("shards_readable", len(failed), known, "shards could not be read",
-         wanted.failed_share, ", ".join(failed[:20])),
+        (
+            "quarantine_within_limit", aside, rows, "rows are in quarantine",
+            wanted.quarantined_share,
+            "see `curation quarantine`; mend them, or raise validation.quarantined_share",
+        ),
+        (
+            "shards_readable", len(failed), known, "shards could not be read",
+            wanted.failed_share,
+            f"{', '.join(failed[:20])}; repair them, or raise validation.failed_share",
+        ),
     ):  # fmt: skip
         share = count / max(of, 1)
         told = f"{count:,} of {of:,} {what} ({share:.1%}, limit {limit:.1%})"

@@ -122,6 +122,12 @@ def test_uncertainty_takes_the_least_certain(pool):
     )
     top = set(choose("gradient-norm", pool, SIZE).rows.tolist())
     assert top == set(pool.rest[np.argsort(-score)[:SIZE]].tolist())
+    entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1)
+    truth = pool.labels[pool.rest][:, None] == np.array(pool.classes)
+    wrong = np.linalg.norm(pool.model.predict_proba(pool.embeddings[pool.rest]) - truth, axis=1)
+    for name, values in (("entropy", entropy), ("el2n", wrong)):
+        taken = np.isin(pool.rest, choose(name, pool, SIZE).rows)
+        assert values[taken].min() >= values[~taken].max() - 1e-6
 
 
 def test_badge_s_distances_are_those_of_its_gradients(pool):
@@ -136,10 +142,12 @@ def test_badge_s_distances_are_those_of_its_gradients(pool):
 
 def test_class_balanced_gives_rare_classes_what_there_is(pool):
     rest = pool.labels[pool.rest]
-    found = pool.labels[choose("class-balanced", pool, SIZE).rows]
+    found = pool.labels[choose("class-balanced", pool, 160).rows]  # 40 of each; one has fewer
     counts = {c: int((found == c).sum()) for c in pool.classes}
     there = {c: int((rest == c).sum()) for c in pool.classes}
     full = [c for c in pool.classes if counts[c] < there[c]]
+    assert 0 < len(full) < len(pool.classes)
+    assert len(found) == 160
     assert max(counts[c] for c in full) - min(counts[c] for c in full) <= 1
     assert all(counts[c] == there[c] for c in pool.classes if c not in full)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from curation.clustering import assign
 from curation.clustering.closest import Closest
+from curation.clustering.leading import Leading, finder
 from curation.clustering.passes import over
 
 KINDS = ("float32", "bfloat16", "bytes")
@@ -192,11 +194,20 @@ def test_totals_are_sums_from_the_centroids(rng):
 
 def test_threads_make_no_difference(rng, monkeypatch):
     points, centroids = (a.astype(np.float32) for a in sentences_like(rng, n=4000))
+    monkeypatch.setattr("curation.clustering.passes.PIECE", 300)  # else all is one piece
+    call, workers = Closest.__call__, set()
+
+    def noted(self, part):
+        workers.add(threading.get_ident())
+        return call(self, part)
+
+    monkeypatch.setattr(Closest, "__call__", noted)
     seen = []
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("CURATION_THREADS", threads)
         totals = np.zeros((60, 385))
         seen.append((*over(Closest(centroids), points, totals=totals), totals))
+    assert len(workers) > 2
     for other in seen[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
@@ -241,6 +252,7 @@ def many_centroids(rng, k=9000, d=96):
 
 def test_approximate_assignment_costs_little_more(rng):
     points, centroids = many_centroids(rng)
+    assert isinstance(finder(centroids, approximate=True), Leading)
     near, exact = assign(points, centroids, approximate=True), assign(points, centroids)
     own = ((points.astype(np.float64) - centroids[near[0]]) ** 2).sum(axis=1)
     assert near[1] == pytest.approx(own, rel=1e-6)
@@ -256,6 +268,7 @@ def test_approximate_assignment_does_not_depend_on_blocks_threads_or_products(
     points[3] = centroids.mean(axis=0)  # has more candidates than are compared one by one
     expected = assign(points, centroids, approximate=True)[0]
     monkeypatch.setattr("curation.products.bytes_pay", lambda _: use_bytes)
+    monkeypatch.setattr("curation.clustering.passes.PIECE", 100)
     for threads, size in (("1", 1500), ("2", 400)):
         monkeypatch.setenv("CURATION_THREADS", threads)
         blocks = (points[i : i + size] for i in range(0, 1500, size))

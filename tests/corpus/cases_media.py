@@ -263,17 +263,21 @@ def _state(folder: Path, shard: str, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def _elsewhere(name: str, told: str, file: str) -> None:
+def _elsewhere(name: str, told: str, file: str, message: str) -> None:
     @case(SAVED, told, name)
     def make(folder: Path) -> Expected:
         _state(folder, name, _data_files=[{"filename": file}])
-        return failed("outside the folder|cannot read")
+        return failed(message)
 
 
-_elsewhere("file-up", "a saved data set that names a file above it", "../good-a/data.arrow")
-_elsewhere("file-absolute", "a saved data set that names an absolute file", "/etc/passwd")
-_elsewhere("file-address", "a saved data set that names an address", "https://evil.example/x.arrow")
-_elsewhere("file-missing", "a saved data set that names a file that is not there", "no.arrow")
+_OUTSIDE, _UNREAD = "outside the folder", "cannot read"
+for _of, _told, _file, _message in (
+    ("up", "a file above it", "../good-a/data-00000-of-00001.arrow", _OUTSIDE),
+    ("absolute", "an absolute file", "/etc/passwd", _OUTSIDE),
+    ("address", "an address", "https://evil.example/x.arrow", _UNREAD),
+    ("missing", "a file that is not there", "no.arrow", _UNREAD),
+):
+    _elsewhere(f"file-{_of}", f"a saved data set that names {_told}", _file, _message)
 
 
 @case(SAVED, "a saved data set whose state is no JSON")

@@ -109,14 +109,18 @@ def none_held_out(folder):
     return _shards(folder, lambda i, row: {})
 
 
-@whole("one row in all", error="budget", holdout={"shards": ["none-*"]})
+@whole("one row in all", error="a budget of", holdout={"shards": ["none-*"]})
 def one_row_in_all(folder):
     rows = clouds("day-1", 1)
     write(folder, "day-1", rows)
     return {"day-1": Expected("accepted", kept(rows))}
 
 
-@whole("a budget above the number of rows", error="budget", selection={"budget": 10_000})
+@whole(
+    "a budget above the number of rows",
+    error="a budget of 10,000 rows does not fit",
+    selection={"budget": 10_000},
+)
 def large_budget(folder):
     return _shards(folder, lambda i, row: {})
 
@@ -126,7 +130,7 @@ def nearly_all(folder):
     return _shards(folder, lambda i, row: {})
 
 
-@whole("more clusters than rows", error="clusters|k must be", clusters={"k": 500})
+@whole("more clusters than rows", error=r"k must be .*got 500; set it lower", clusters={"k": 500})
 def many_clusters(folder):
     return _shards(folder, lambda i, row: {})
 

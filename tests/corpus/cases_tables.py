@@ -152,7 +152,8 @@ for _name, _value in (
 
 @case(WORLD, "further columns with names that are used inside: weight, _place, _shard, class")
 def own_names(folder: Path) -> Expected:
-    names = ("weight", "row", "shard", "split", "id", "_place", "_shard", "_position", "_first")
+    names = ("weight", "row", "shard", "split", "id", "_place", "_shard", "_position", "_first",
+             "class")  # fmt: skip
     rows = [{**row, **dict.fromkeys(names, f"theirs {i}")} for i, row in enumerate(records("own"))]
     _parquet(folder, "own-names", rows)
     return accepted(rows)

@@ -133,8 +133,12 @@ def nulls(folder: Path) -> Expected:
 def csv_nulls(folder: Path) -> Expected:
     rows = records("csv-nulls", 6)
     text = comma(rows).replace('"csv-nulls-1"', "").replace('"csv-nulls-2"', '""')
-    (folder / "csv-nulls.csv").write_text(text)
-    return aside(rows, {1: ("key", "null"), 2: ("key", "empty")})
+    lines = text.splitlines()
+    lines[4] = lines[4].replace(f'"{rows[3]["label"]}"', "")
+    lines[5] = lines[5].replace(f'"{rows[4]["text"]}"', "")
+    (folder / "csv-nulls.csv").write_text("\n".join(lines) + "\n")
+    wrong = {1: ("key", "null"), 2: ("key", "empty"), 3: ("label", "null"), 4: ("text", "null")}
+    return aside(rows, wrong)
 
 
 @case(WORLD, "blank inputs and ids: spaces, tabs, ideographic spaces")

@@ -30,7 +30,11 @@ def check_message(text: str, *, dataset: str, shard: str = "") -> None:
     assert not (found := _INSIDES.search(text)), (found, text)
     assert dataset in text, text
     assert shard in text, text
-    assert _REMEDY.search(text), text
+    # without the names, which hold words of remedies ("data set", "gzip-cut")
+    bare = re.sub(r"\bdata sets?\b", "", text)
+    for name in (dataset, shard):
+        bare = bare.replace(name, "") if name else bare
+    assert _REMEDY.search(bare), text
     assert len(text) < _LONGEST, text[:300]
     assert not re.search(r"[\u202e\x00-\x09\x0b-\x1f\x7f]", text), repr(text)
 

@@ -82,6 +82,7 @@ def test_the_report_shows_markup_as_text(world):
     _check(page)
     assert len(re.findall("<script", text)) == len(re.findall("<script", render(_data([]))))
     assert "Shards that need attention" in text
+    assert re.search("&lt;(svg|script|img|iframe|b|a) ", text), "no hostile text is on the page"
 
 
 def test_examples_of_hostile_rows_are_escaped():

@@ -15,6 +15,8 @@ from curation.encoders import locate_weights, open_encoder, resolve_dtype
 
 FASTER = 1.2
 """Least share of the loop's speed; some 2.3 were seen for processor time."""
+NOT_SLOWER = 0.8
+"""The same where there is no fast bfloat16."""
 TRIES = 4
 
 
@@ -48,9 +50,9 @@ def loop(folder: str, rows: list[str]) -> Callable[[], np.ndarray]:
     return run
 
 
-@pytest.mark.skipif(resolve_dtype("auto") != "bfloat16", reason="no fast bfloat16 here")
 def test_encoding_is_faster_than_a_plain_loop() -> None:
     """By processor time, which other work on the machine hardly changes; the best of some tries."""
+    least = FASTER if resolve_dtype("auto") == "bfloat16" else NOT_SLOWER
     rows = texts()
     encoder = open_encoder(Encoder())
     sides = {
@@ -65,6 +67,6 @@ def test_encoding_is_faster_than_a_plain_loop() -> None:
             began = time.process_time()
             run()
             best[name] = min(best[name], time.process_time() - began)
-        if best["loop"] >= FASTER * best["ours"]:
+        if best["loop"] >= least * best["ours"]:
             return
     pytest.fail(f"{best['loop']:.2f} s of a loop, {best['ours']:.2f} s of ours")

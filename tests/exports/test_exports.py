@@ -203,7 +203,10 @@ def test_archives_are_cut_and_the_same_every_time(root, monkeypatch):
     keys = []
     for path in sorted((root / "one").glob("*.tar")):
         with tarfile.open(path) as archive:
-            keys += [m.name.split(".")[0] for m in archive if m.name.endswith(".json")]
+            members = archive.getmembers()
+        keys += [m.name.split(".")[0] for m in members if m.name.endswith(".json")]
+        owners = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members}
+        assert owners == {(0, 0, 0, "", "", 0o644)}
     assert keys == [f"{i:06d}" for i in range(ROWS)]
 
 

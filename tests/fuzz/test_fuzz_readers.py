@@ -123,6 +123,8 @@ def test_the_same_rows_come_back_from_every_format(rows, mib):
     for name, got in found.items():
         assert got == found["parquet"], name
     good = found["parquet"][0]
+    valid = {(r["text"], r["label"]) for r in rows if r["text"].strip() and r["label"] is not None}
+    assert {(r[3], r[4]) for r in good} == valid
     assert [(r[3], r[4], r[5]) for r in good] == [
         (rows[r[1]]["text"], rows[r[1]]["label"], rows[r[1]]["size"]) for r in good
     ]
@@ -156,6 +158,7 @@ def test_the_same_vectors_come_back_from_every_format(matrix, mib):
         found[name] = pl.concat(accepted).select("id", "row", "embedding").rows()
     for name, got in found.items():
         assert got == found["npy"], name
+    assert len(found["npy"]) == len({tuple(x + 0.0 for x in row) for row in matrix})
     assert [row[2] for row in found["npy"]] == [matrix[row[1]] for row in found["npy"]]
 
 

@@ -58,13 +58,13 @@ class Server:
 
     def stop(self) -> None:
         """Stop the server and everything it started (it ignores SIGINT in the background)."""
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None:
             return
-        os.killpg(self.process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, sign)  # also where its leader has ended: others may not
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(30)
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """Send a GraphQL query and return its data."""

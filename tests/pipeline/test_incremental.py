@@ -196,11 +196,15 @@ def test_a_renamed_shard_is_not_embedded_or_scored_again(many, instance, monkeyp
 
 
 def test_a_changed_shard_is_embedded_again(many, instance):
+    before = _subset(many)
     vectors(100, seed=90).write_parquet(_folder(many) / "day-03.parquet")
     made = _made(run(many, instance))
     assert made["raw"] == made["embeddings"] == (1, SHARDS - 1)
     changes = many.store.need(many.at("selected_subset")).figures["changes"]
     assert changes["shards_changed"] == ["day-03"]
+    left = before.filter(pl.col("shard") == "day-03")
+    assert changes["removed_because"]["it left its shard"] == len(left) > 0
+    assert sum(changes["removed_because"].values()) == changes["removed"]
     assert set(changes["removed_because"]) <= {
         "it left its shard", "its probability fell", "others of its stratum came",
     }  # fmt: skip

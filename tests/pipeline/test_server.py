@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from server import Server
 
+from curation.pipeline.dataset import ASSETS
 from curation.store import Address, Store
 
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "curation"}
@@ -111,7 +112,7 @@ def page(server, chromium):
 @pytest.mark.browser
 def test_asset_graph_shows_the_eight_assets(page, server, ingested):
     page.goto(f"{server.url}/locations/curation/asset-groups/questions/lineage")
-    for asset in ("raw", "embeddings", "pilot_model", "centroids", "selected_subset", "report"):
+    for asset in ASSETS:
         page.get_by_text(asset, exact=True).first.wait_for()
     save(page, server, "graph")
 

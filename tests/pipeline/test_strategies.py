@@ -147,6 +147,10 @@ def test_rounds_are_drawn_by_the_models_of_their_time(folder, tmp_path):
     law = 0.8 * q / q.sum() + 0.2 / len(rest)
     again = sampling.inclusion_probabilities(law, 40)
     assert told == pytest.approx(1.0 - (1.0 - first[own]) * (1.0 - again[own]), rel=1e-6)
+    later_half = 0.5 / again[own]
+    assert weight[~early] == pytest.approx(later_half[~early], rel=1e-6)
+    twice = early & ~np.isclose(weight, half)
+    assert weight[twice] == pytest.approx((half + later_half)[twice], rel=1e-6)
     assert figures["rounds"] == 2
     assert (
         figures["queries"] > centroids.artifact.figures["queries"] + 2 * centroids.fitted.clusters.k

@@ -8,9 +8,11 @@ import pytest
 from helpers import curate, vector_config
 
 from curation.pipeline.by_cluster import BY_CLUSTER
-from curation.pipeline.dataset import Dataset
+from curation.pipeline.dataset import ASSETS, PER_SHARD, Dataset
 from curation.pipeline.pilot import load_score_model, query_scores
 from curation.pipeline.population import population
+from curation.pipeline.score import Centroids
+from curation.pipeline.subset import load_scored
 from curation.pipeline.views import views_of
 from curation.store import digest
 
@@ -31,9 +33,23 @@ def test_clusters_add_up_to_the_rows(first_run, subset):
     assert frame["score"].sum() == pytest.approx(figures["estimate"]["truth"], rel=1e-9)
     model = load_score_model(clouds.store.need(clouds.at("pilot_model")))
     scores = query_scores(people, model, np.arange(len(people)))
-    assert frame["square"].sum() == pytest.approx(float(scores @ scores), rel=1e-9)
     assert 0 < frame["violated"].sum() < len(people)
-    assert (frame["error"] >= 0).all()
+    centroids = Centroids.load(clouds)
+    scored, _ = load_scored(people, centroids)
+    above = scores > centroids.fitted_for(people).scores(scored) * (1.0 + 1e-9)
+    expected = {
+        "rows": np.ones(len(people)),
+        "score": scores,
+        "square": scores**2,
+        "error": (scores - scored.proxy) ** 2,
+        "violated": above.astype(np.float64),
+    }
+    for name, values in expected.items():
+        by_cluster = np.bincount(scored.cluster[:], values, len(frame))
+        assert frame[name].to_numpy() == pytest.approx(by_cluster), name
+    told = pl.read_parquet(subset.path("subset.parquet"))
+    by_cluster = np.bincount(told["cluster"], told["weight"], len(frame))
+    assert frame["weight"].to_numpy() == pytest.approx(by_cluster)
     assert BY_CLUSTER not in views_of(subset), "numbers, and no picture"
 
 
@@ -72,7 +88,9 @@ def test_no_curve_says_why(folder, tmp_path, clouds):
 
 def test_every_stage_notes_its_time_and_memory(first_run):
     clouds = first_run[0]
-    for asset, shard in (("raw", "day-1"), ("embeddings", "day-1"), ("centroids", None),
-                         ("selected_subset", None), ("evaluation_model", None)):  # fmt: skip
-        manifest = clouds.store.need(clouds.at(asset, shard)).manifest
+    for asset in ASSETS:
+        manifest = clouds.store.need(
+            clouds.at(asset, "day-1" if asset in PER_SHARD else None)
+        ).manifest
+        assert 0.0 < manifest.seconds < 600.0
         assert 20 < manifest.peak_mib < 20_000, "what a process that has loaded numpy holds"

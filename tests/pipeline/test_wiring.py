@@ -164,8 +164,12 @@ def test_the_draw_depends_on_its_seed_and_the_pilot_is_uniform(first_run):
     for seed in range(600):
         hits[pilot_rows(people, seed=seed)] += 1
     # 20 of about 600 rows: each is hit with probability 20 / n; 5 standard errors, 600 comparisons
-    share = 20 / len(people)
+    n = len(people)
+    share = 20 / n
     assert np.all(np.abs(hits / 600 - share) <= 5 * math.sqrt(share / 600))
+    assert hits.min() > 0  # by chance in 600 e^-20 of all cases
+    chi = ((hits - 600 * share) ** 2).sum() / (600 * share * (1 - share))
+    assert abs(chi - n) <= 5 * math.sqrt(2 * n)  # by chance in less than 1e-5
 
 
 def test_what_the_probe_is_trained_on(clouds, monkeypatch):
@@ -219,4 +223,6 @@ def test_epsilon_is_reached_by_the_rows_that_are_drawn(folder, tmp_path):
     curate(dataset, until="selected_subset")
     figures = dataset.store.need(dataset.at("selected_subset")).figures
     assert figures["certificate"]["epsilon"] <= 0.12
+    # Hoeffding: ln(2 / 0.1) / (2 * 0.12^2) = 104.01 draws, four fifths of the budget
+    assert figures["budget"] == math.ceil(105 / 0.8)
     assert figures["pilot_rows"] == round(0.2 * figures["budget"])

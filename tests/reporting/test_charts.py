@@ -33,7 +33,15 @@ def parse(drawing: Drawing) -> ElementTree.Element:
         for name in ("y", "y1", "y2", "cy"):
             if name in element.attrib:
                 assert -1 <= float(element.attrib[name]) <= height + 1, element.attrib
-        for number in re.findall(r"-?\d+\.?\d*", element.attrib.get("d", "")):
+        path = element.attrib.get("d", "")
+        assert re.fullmatch(r"[MLZHVCAhvlmz0-9,. -]*", path), path  # no nan, no inf
+        if element.tag.endswith("rect"):
+            x, y, wide, high = (float(element.attrib[n]) for n in ("x", "y", "width", "height"))
+            assert wide >= 0.0
+            assert high >= 0.0
+            assert x + wide <= WIDTH + 1
+            assert y + high <= height + 1
+        for number in re.findall(r"-?\d+\.?\d*", path):
             assert -1 <= float(number) <= max(WIDTH, height) + 1
     return root
 

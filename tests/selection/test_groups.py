@@ -49,22 +49,18 @@ def test_proportional_shares_are_met_to_the_row():
 def test_shares_by_name_are_met_by_every_design(design):
     """Half of the budget for a group that has a fifth of the rows: 30 rows on average.
 
-    Over 30 seeds, within 4 standard errors of a Poisson count's (the designs' are smaller); a
-    design that can't give shares has to say so instead.
+    Poisson counts within 4 standard errors over 30 seeds; the others in every one of them.
     """
     points, losses, groups = make_data()
     found = []
     for seed in range(30):
         options = {"groups": groups, "shares": {"middle": 0.5}, "design": design}
-        try:
-            chosen = curation.select(
-                points, losses, budget=60, seed=seed, proxy="cluster", **options
-            )
-        except ValueError as told:
-            assert "shares" in str(told) and design in str(told)  # noqa: PT017, PT018
-            return
+        chosen = curation.select(points, losses, budget=60, seed=seed, proxy="cluster", **options)
         found.append(counts(chosen, groups)[1])
-    assert abs(np.mean(found) - 30.0) <= 4 * np.sqrt(30.0 / 30)
+    if design == "poisson":
+        assert abs(np.mean(found) - 30.0) <= 4 * np.sqrt(30.0 / 30)
+    else:
+        assert np.abs(np.array(found) - 30).max() <= 1
 
 
 def test_independent_draws_share_the_draws():

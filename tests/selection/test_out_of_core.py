@@ -159,10 +159,18 @@ def test_changes_to_a_private_copy_of_a_map_are_not_lost(tmp_path):
         assert (points.take(np.array([4999, 3, 3])) == 7.0).all()
 
 
-def test_blocks_backwards_are_the_same_blocks():
+@pytest.mark.parametrize("mapped", [False, True])
+def test_blocks_backwards_are_the_same_blocks(mapped, monkeypatch, tmp_path):
+    monkeypatch.setattr("curation.clustering.points.MIB", 4 * 4 * 30)  # 30 rows a block
     points, _ = make_rows(1000)
-    forwards = list(Points(points).blocks())
-    backwards = list(Points(points).blocks(backwards=True))[::-1]
+    if mapped:
+        np.save(tmp_path / "points.npy", points)
+        points = np.load(tmp_path / "points.npy", mmap_mode="r")
+    forwards = [(p, b.copy()) for p, b in Points(points, block_mib=1).blocks()]
+    turned = [(p, b.copy()) for p, b in Points(points, block_mib=1).blocks(backwards=True)]
+    assert turned[0][0].stop == 1000
+    assert len(forwards) > 10
+    backwards = turned[::-1]
     for (place, block), (other, again) in zip(forwards, backwards, strict=True):
         assert place == other
         assert np.array_equal(block, again)

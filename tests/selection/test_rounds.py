@@ -185,7 +185,9 @@ def test_the_row_with_the_wrong_score_is_named():
 @pytest.mark.parametrize("design", sorted(DESIGNS))
 def test_every_design_works(design):
     points, losses = make_data()
-    adaptive, _ = run(points, lambda rows, _: losses[rows], design=design)
+    adaptive, drawn = run(points, lambda rows, _: losses[rows], design=design)
+    assert {one.drawn.design for one in drawn} == {design}
+    assert len(adaptive.weights) > 0
     assert np.all(adaptive.weights > 0)
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import logging
 import os
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -135,9 +136,9 @@ def test_globs_mean_what_they_mean_in_folders(tmp_path, pattern):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.glob(pattern) if p.is_file()}
-    assert {name for name in names if glob_matches(name, pattern)} >= found
-    if not pattern.endswith("**"):
-        assert {name for name in names if glob_matches(name, pattern)} == found
+    if pattern == "a/**":  # files as well, as pathlib has it from 3.13 on
+        found = {"a/x.csv", "a/b/x.csv", "a/a/y.txt"}
+    assert {name for name in names if glob_matches(name, pattern)} == found
 
 
 def test_many_objects_are_listed_page_by_page(bucket):
@@ -222,7 +223,8 @@ class TestFaults:
     def test_that_pass(self, rows, s3, fault):
         faults = Faults()
         with proxy(s3, faults) as address:
-            source = rows.source(endpoint=address, options={"read_timeout": 1})
+            options = {"read_timeout": 1} if fault == "hang" else {}
+            source = rows.source(endpoint=address, options=options)
             faults.first(2 if fault != "hang" else 1, fault, ending="a.csv")
             assert source.read("a").height == 5000
             asked = [
@@ -272,7 +274,10 @@ class TestFaults:
         assert rows.source().read("a")["text"].to_list() == ["x"]
 
     def test_no_server_and_no_permission(self, rows, s3):
-        source = rows.source(endpoint="http://127.0.0.1:9")
+        with socket.socket() as closed:  # a port that nobody listens at
+            closed.bind(("127.0.0.1", 0))
+            port = closed.getsockname()[1]
+        source = rows.source(endpoint=f"http://127.0.0.1:{port}")
         with pytest.raises(SourceError, match=r"cannot list s3://.*\(4 attempts\).*be reached"):
             source.shards()
         faults = Faults()

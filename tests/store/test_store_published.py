@@ -138,10 +138,18 @@ def test_a_damaged_line_hides_no_other(store):
 
 
 BUSY = """
-import sys
+import sys, time
 from pathlib import Path
 import curation.store as s
+import curation.store.publishing as p
 store, who = s.Store(Path(sys.argv[1])), sys.argv[2]
+append = p._append
+def slowly(*arguments):  # leaves time for the other one between reading the log and adding to it
+    time.sleep(0.01)
+    return append(*arguments)
+p._append = slowly
+while not (store.root / "go").exists():
+    time.sleep(0.001)
 for i in range(20):
     def fill(draft):
         (draft.folder / "rows.txt").write_text(f"{who} {i}")
@@ -152,8 +160,13 @@ for i in range(20):
 def test_two_processes_publish_at_once(store):
     """No number twice, no line lost, no line torn; what is current is the last line's."""
     command = [sys.executable, "-c", BUSY, str(store.root)]
-    for process in [subprocess.Popen([*command, who]) for who in "ab"]:
-        assert process.wait(60) == 0
+    processes = [subprocess.Popen([*command, who]) for who in "ab"]
+    try:
+        (store.root / "go").touch()
+        assert [process.wait(60) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     found = store.published(SUBSET)
     assert [p.sequence for p in found] == list(range(1, 41))
     assert len({p.version for p in found}) == 40
