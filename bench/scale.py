@@ -165,9 +165,8 @@ def read(path: Path, *, past: bool = False) -> float:
     """
     forget(path)
     flags = os.O_RDONLY | (os.O_DIRECT if past else 0)
-    with mmap.mmap(
-        -1, BLOCK
-    ) as room:  # at the beginning of a page, as reading past the cache wants
+    # a map begins with a page, as reading past the cache wants
+    with mmap.mmap(-1, BLOCK) as room:
         began = time.perf_counter()
         with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
             while file.readinto(room):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from curation.threads import set_defaults
@@ -67,6 +68,29 @@ def _own_store(_stores: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None
 def rng() -> np.random.Generator:
     """A seeded generator."""
     return np.random.default_rng(20240217)
+
+
+@pytest.fixture
+def file_system(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts file systems of a size, "2m" say, until the end of the test."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        place = tmp_path / f"disk-{len(mounted)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("needs the command mount")
+        if done.returncode:
+            pytest.skip(f"a file system can't be mounted here: {done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

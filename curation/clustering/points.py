@@ -40,7 +40,8 @@ class Points:
     """Rows of a block reader as float32, a block at a time.
 
     Of a memory map, the next block is read while one is worked on, and what was read is let go, so
-    that two blocks are in memory and not the file.
+    that two blocks are in memory and not the file; three, where it is read past the system's cache
+    (:class:`curation.mapped.Keeping`).
 
     Parameters
     ----------

@@ -323,7 +323,7 @@ def test_ids_seen_before_are_those_a_dictionary_finds(blocks, same_half):
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 from curation.config import Columns, Holdout, Source
 from curation.sources import RowReader, open_source

@@ -25,19 +25,9 @@ from curation.store import Draft, Recipe, Store, StoreError
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(file_system):
     """A file system of two megabytes."""
-    path = tmp_path / "small"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("no mount command")
-    if mounted.returncode:
-        pytest.skip(f"a small file system can't be mounted here: {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+    return file_system("2m")
 
 
 def with_python(draft: Draft) -> None:
