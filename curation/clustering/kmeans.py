@@ -58,10 +58,12 @@ def fit_centroids(
     m = len(points)
     if not 1 <= k <= m:
         raise ValueError(f"k = {k} clusters need between 1 and {m} (the number of points)")
-    if not np.isfinite(points).all():
-        row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
-        raise ValueError(f"point {row} has a NaN or infinite coordinate")
-    if not np.isfinite(np.einsum("ij,ij->i", points, points)).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        doubtful = np.flatnonzero(~np.isfinite(np.einsum("ij,ij->i", points, points)))
+    wrong = doubtful[~np.isfinite(points[doubtful]).all(axis=1)]
+    if len(wrong):
+        raise ValueError(f"point {wrong[0]} has a NaN or infinite coordinate")
+    if len(doubtful):
         raise ValueError("the points are too large: their squares overflow float32; scale them")
     if numbers is None:
         numbers = np.asarray(np.random.default_rng([seed, 0x737461]).random(m))

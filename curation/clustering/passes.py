@@ -64,20 +64,22 @@ def over(
 
     def one(number: int) -> tuple[slice, Totals | None]:
         rows = slice(number * size, min((number + 1) * size, m))
-        part = points[rows]
+        part, values = points[rows], room[number % len(room)] if room else None
         own = closest(part)
-        apart = scratch.array("apart", (len(part), d), kind)
-        np.take(centroids, own, axis=0, out=apart, mode="clip")
+        theirs = scratch.array("theirs", (len(part), d), kind)
+        np.take(centroids, own, axis=0, out=theirs, mode="clip")
+        at_hand = values is not None and values.dtype == kind
+        apart = values[: len(part), :d] if values is not None and at_hand else theirs
         with np.errstate(over="ignore", under="ignore"):
-            np.subtract(part, apart, out=apart)
+            np.subtract(part, theirs, out=apart)
             squares = np.vecdot(apart, apart)
-            cluster[rows], distance[rows] = own, squares
-        if totals is None:
-            return rows, None
-        values = room[number % len(room)]
-        own_values = values[: len(part), :d]
-        own_values[:] = apart
-        values[: len(part), d] = np.vecdot(own_values, own_values)
+        cluster[rows], distance[rows] = own, squares
+        if values is not None:
+            own_values = values[: len(part), :d]
+            if not at_hand:
+                own_values[:] = apart
+                squares = np.vecdot(own_values, own_values)
+            values[: len(part), d] = squares
         return rows, values
 
     for rows, values in products.in_order(one, range(-(-m // size))):

@@ -93,6 +93,8 @@ class Points:
 
     def take(self, rows: Rows) -> Vectors:
         """Return rows in any order, as (m, d) float32."""
+        if isinstance(self.source, np.ndarray) and self.mapped is None:
+            return self._finite(self.source[rows], rows)
         increasing, back = np.unique(rows, return_inverse=True)
         if self.mapped is None:
             raw = self.source[increasing]
@@ -151,7 +153,7 @@ class Points:
         wrong = doubtful[~np.isfinite(points[doubtful]).all(axis=1)]
         if len(wrong):
             raise ValueError(
-                f"embedding of row {rows[wrong[0]]} has a NaN or infinite coordinate; "
+                f"embedding of row {rows[wrong].min()} has a NaN or infinite coordinate; "
                 "leave the row out, or mend its encoding"
             )
         return points

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation import products
+from curation.clustering.apart import MOST_WIDE, Float, Standard, Whole
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -56,15 +57,16 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
     ndarray
         (k, d) float32. Where the points have fewer than k different places, some are equal.
     """
+    half = None
     if len(points) >= PLENTY * k and len(points) * k > SMALL:
         half = np.flatnonzero(numbers <= np.median(numbers))
-        points, numbers = points[half], numbers[half]
+        numbers = numbers[half]
     words = (numbers * 2.0**53).astype(np.uint64)
     keys = np.random.default_rng([seed, 0x6B2B2B]).integers(2**64, size=(k, 2), dtype=np.uint64)
-    at_home = _standard(points)
+    standard = Standard.of(points, half)
     chosen = None
-    if points.shape[1] >= WIDE and len(points) * k >= MANY:
-        whole = _Whole.of(at_home, k)
+    if WIDE <= points.shape[1] <= MOST_WIDE and len(numbers) * k >= MANY:
+        whole = _whole(standard, k)
         chosen, left = _race(whole, words, keys)
         if left < COARSE * whole.noise:
             chosen = None  # so close to the centres steps are too coarse
@@ -72,12 +74,20 @@ def first_centres(points: Vectors, k: int, *, numbers: Floats, seed: int) -> Vec
         # Threads round the products differently. One makes the start the same on every machine; the
         # products are too narrow for more to help.
         with products.one_thread():
-            chosen, _ = _race(_Float(at_home), words, keys)
-    return points[chosen]
+            chosen, _ = _race(Float(standard), words, keys)
+    return points[chosen if half is None else half[chosen]]
+
+
+def _whole(standard: Standard, k: int) -> Whole:
+    """Round points to whole steps, with room for as many rows as a race asks for at a time."""
+    m, d = standard.shape
+    use_bytes = products.bytes_pay(float(m) * k * d * CANDIDATES * SLOW)
+    many = AHEAD * (CANDIDATES + SPARE)
+    return Whole(standard, use_bytes=use_bytes, few=CANDIDATES, many=many)
 
 
 def _race(
-    points: _Float | _Whole, words: NDArray[np.uint64], keys: NDArray[np.uint64]
+    points: Float | Whole, words: NDArray[np.uint64], keys: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], float]:
     """Return which points the centres are, and the mean squared distance to the nearest."""
     m, k = len(words), len(keys)
@@ -85,11 +95,11 @@ def _race(
     chosen[0] = np.argmin(_waits(words, keys[0]))
     nearest = points.distances(chosen[:1])[0].copy()
     alone = _Alone(points, words, keys, min(CANDIDATES, m))
-    runners = _Together(alone, points) if isinstance(points, _Whole) else alone
+    runners = _Together(alone, points) if isinstance(points, Whole) else alone
     for step in range(1, k):
         few, reach = runners.first(step, nearest)
         np.minimum(reach, nearest, out=reach)
-        best = int(np.argmin(reach.sum(axis=1, dtype=points.total)))
+        best = int(np.argmin(points.sums(reach)))
         chosen[step] = few[best]
         nearest[:] = reach[best]
     return chosen, float(nearest.mean(dtype=np.float64))
@@ -109,7 +119,7 @@ class _Alone:
         How many are first.
     """
 
-    points: _Float | _Whole
+    points: Float | Whole
     words: NDArray[np.uint64]
     keys: NDArray[np.uint64]
     wanted: int
@@ -129,7 +139,7 @@ class _Together:
     is done by itself. Which points are found is the same.
     """
 
-    def __init__(self, alone: _Alone, points: _Whole) -> None:
+    def __init__(self, alone: _Alone, points: Whole) -> None:
         self._alone, self._points = alone, points
         self._looked: list[tuple[NDArray[np.int64], NDArray[np.float32], np.float32]] = []
         self._begin = 0
@@ -159,99 +169,22 @@ class _Together:
 
 
 def _smallest(values: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
-    """Return where the smallest values are, in ascending order."""
+    """Return where the smallest values are, in ascending order; of equal ones, the first."""
     where = np.arange(len(values))
     if len(values) > GROUP * wanted:
-        # those of the groups with the smallest minima: most groups are looked at once
-        whole = len(values) // GROUP * GROUP
-        least = values[:whole].reshape(-1, GROUP).min(axis=1)
-        groups = np.argpartition(least, wanted - 1)[:wanted]
-        where = np.append(
-            (np.sort(groups)[:, None] * GROUP + np.arange(GROUP)).ravel(), where[whole:]
-        )
-    few = where[np.argpartition(values[where], wanted - 1)[:wanted]]
-    return few[np.argsort(values[few], kind="stable")]
-
-
-class _Float:
-    """Squared distances in float32."""
-
-    total = np.float64
-
-    def __init__(self, points: Vectors) -> None:
-        self.points = points
-        self.squares = np.einsum("ij,ij->i", points, points)
-
-    def distances(self, rows: NDArray[np.int64]) -> Vectors:
-        """Return (c, m) squared distances of all points to some of them, at least 0."""
-        found = self.points[rows] @ self.points.T
-        found *= -2.0
-        found += self.squares
-        found += self.squares[rows, None]
-        np.maximum(found, 0.0, out=found)
-        found[np.arange(len(rows)), rows] = 0.0  # to itself, whatever rounding says
-        return found
-
-
-class _Whole:
-    """Squared distances between points rounded to whole steps: exact, on any number of threads.
-
-    The largest coordinate is as many steps as a byte holds.
-    """
-
-    total = np.int64
-
-    def __init__(self, points: NDArray[np.int8], noise: float, *, use_bytes: bool) -> None:
-        self.noise = noise  # what rounding adds to a squared distance, on average
-        self._points = points
-        wide = points.astype(np.float32)
-        self._squares = np.einsum("ij,ij->i", wide, wide).astype(np.int32)
-        self._right = products.Right(points, use_bytes=use_bytes)
-        self._room = np.empty((CANDIDATES, len(points)), dtype=np.int32)
-        self._kept = np.empty((AHEAD * (CANDIDATES + SPARE), len(points)), dtype=np.int32)
-        self._rows = np.empty(0, dtype=np.int64)
-
-    @classmethod
-    def of(cls, at_home: Vectors, k: int) -> _Whole:
-        """Round (m, d) points whose largest coordinate is 1."""
-        m, d = at_home.shape
-        whole = np.empty((m, d), dtype=np.int8)
-        for start in range(0, m, 1024):  # in the cache
-            part = at_home[start : start + 1024] * np.float32(products.LEVELS)
-            whole[start : start + 1024] = np.rint(part, out=part)
-        work = float(m) * k * d * CANDIDATES * SLOW
-        return cls(whole, d / 6.0, use_bytes=products.bytes_pay(work))
-
-    def distances(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return (c, m) squared distances of all points to some of them, in steps."""
-        found = self._room[: len(rows)]
-        self._right.product(self._points[rows], out=found)
-        return self._squared(found, rows)
-
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """Multiply some of the points with all of them, for :meth:`kept`."""
-        self._rows = rows
-        self._right.product(self._points[rows], out=self._kept[: len(rows)])
-
-    def kept(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return (c, m) squared distances of all points to some of those that were kept."""
-        found = self._room[: len(places)]
-        np.take(self._kept, places, axis=0, out=found, mode="clip")
-        return self._squared(found, self._rows[places])
-
-    def _squared(self, found: NDArray[np.int32], rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Make squared distances of the products of points with some of them."""
-        found *= -2
-        found += self._squares
-        found += self._squares[rows, None]
-        return found
+        # a limit that so many groups have something below: few values are looked at twice
+        groups = len(values) // GROUP
+        least = values[: groups * GROUP].reshape(GROUP, groups).min(axis=0)
+        where = np.flatnonzero(values <= np.partition(least, wanted - 1)[wanted - 1])
+    return where[np.argsort(values[where], kind="stable")[:wanted]]
 
 
 def _waits(words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.float32]:
     """Return (m,) standard exponentials, independent from one pair of keys to the next."""
     mixed = (words ^ keys[0]) * (keys[1] | np.uint64(1))
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-    uniform = ((mixed >> np.uint64(41)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    bits = (mixed >> np.uint64(41)).view(np.int64)  # signed: numpy converts these 8 times as fast
+    uniform = (bits.astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
     return -np.log(uniform)  # never 0: 23 bits and a half are exact
 
 
@@ -259,15 +192,3 @@ def _arrive(waits: NDArray[np.float32], nearest: NDArray[Any]) -> NDArray[np.flo
     """Return when points arrive that are so far from the nearest centre; on one, never."""
     with np.errstate(divide="ignore"):
         return np.divide(waits, nearest, dtype=np.float32, casting="same_kind")
-
-
-def _standard(points: Vectors) -> Vectors:
-    """Return points around their mean, of a size whose squares neither vanish nor overflow.
-
-    Far from the origin products cancel, and what is left of small distances is rounding.
-    """
-    centred = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
-    size = max(float(centred.max(initial=0.0)), -float(centred.min(initial=0.0)))
-    if size > 0.0:
-        centred /= np.float32(size)  # in place: fresh memory costs more than the division
-    return centred

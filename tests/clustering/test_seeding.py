@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from curation.clustering import assign, fit_centroids, seeding
+from curation.clustering.apart import Standard
 from curation.clustering.seeding import first_centres
 
 
@@ -107,7 +108,7 @@ def test_looking_ahead_changes_no_centre(monkeypatch, spread):
     numbers = numbers_of(len(points))
     for k in (50, 300):
         words, keys = race_of(numbers, k)
-        whole = seeding._Whole.of(seeding._standard(points), k)
+        whole = seeding._whole(Standard.of(points), k)
         again.clear()
         together, left = seeding._race(whole, words, keys)
         assert 0 < len(again) < (k if spread else 10**9)
@@ -206,3 +207,14 @@ def test_cost_is_no_higher_than_that_of_faiss():
         ours += float(assign(points, centroids)[1].sum())
         theirs += float(assign(points, kmeans.centroids)[1].sum())
     assert ours <= 1.01 * theirs
+
+
+@pytest.mark.parametrize("m", [1, 30, 639, 641, 3000, 16_003])
+@pytest.mark.parametrize("places", [3, 10**6])
+def test_the_smallest_values_are_those_of_a_sort(m, places):
+    """Of equal ones the first; with 3 different values most are equal, as all that never arrive."""
+    values = np.random.default_rng(m).integers(0, places, m).astype(np.float32)
+    values[values == 2.0] = np.inf
+    wanted = min(10, m)
+    expected = np.argsort(values, kind="stable")[:wanted]
+    assert np.array_equal(seeding._smallest(values, wanted), expected)
