@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +43,13 @@ Results = dict[str, Any]
 
 
 def pack(seeds: dict[str, dict[str, Any]]) -> Columns:
-    """Turn cells by seed and strategy into lists of numbers; seeds that lack a strategy go."""
-    names = list(dict.fromkeys(name for cell in seeds.values() for name in cell))
+    """Turn cells by seed and strategy into lists of numbers.
+
+    A strategy that most seeds lack goes, as a run that was stopped leaves it behind; then seeds go
+    that lack one of the others.
+    """
+    known = Counter(name for cell in seeds.values() for name in cell)
+    names = [name for name, number in known.items() if 2 * number > len(seeds)]
     whole = [seeds[s] for s in sorted(seeds, key=int) if all(n in seeds[s] for n in names)]
     keys = (*METRICS, "marked", "marked_weight", *COSTS, "train_seconds")
     return {

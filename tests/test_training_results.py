@@ -135,6 +135,15 @@ def test_seeds_that_lack_a_strategy_are_left_out():
     assert found["recipe"]["accuracy"][2] == round(given["3"]["recipe"]["accuracy"], 4)
 
 
+def test_a_strategy_of_a_run_that_was_stopped_is_left_out():
+    """One stray cell costs the strategy, and no seed of the others."""
+    given = cells(5)
+    given["1"]["margin"] = given["1"]["uniform"]
+    found = pages.pack(given)
+    assert set(found) == {"uniform", "recipe", "class-balanced"}
+    assert {len(one["accuracy"]) for one in found.values()} == {5}
+
+
 def test_a_table_says_what_is_better_and_what_is_not():
     grid = pages.compared(pages.pack(cells(5, ("middle", "uniform", "better"))), "t", costs=False)
     told = {row[0]: row[1] for row in grid.rows}
