@@ -253,7 +253,10 @@ def same_part(figures: dict[str, Any]) -> list[Ratio]:
     figures["fit, pass and selection, digests"] = {k: v[:12] for k, v in told.items()}
     return [
         Ratio(
-            "different results for 1 and 2 threads, 1 to 256 MiB", len({*told.values()}), 1, False
+            "distinct results of 1 and 2 threads, 1 to 256 MiB (1: all are equal)",
+            len({*told.values()}),
+            1,
+            False,
         )
     ]
 

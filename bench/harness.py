@@ -77,6 +77,12 @@ class Ratio:
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
 
+def three_digits(value: float) -> str:
+    """Return a ratio as text; what is just below 1 is not rounded to it."""
+    text = f"{value:.3g}"
+    return f"{value:.5f}" if text == "1" and value < 1.0 else text
+
+
 @dataclass
 class Timings:
     """Seconds of every side in every round, by name."""

@@ -211,7 +211,7 @@ def finetuning_tables(results: Results) -> dict[str, Grid]:
     for task, budgets in results["tasks"].items():
         for budget, columns in budgets.items():
             title = f"{task}, {int(budget):,} rows"
-            made[f"{task}-{budget}"] = compared(columns, title, costs=False)
+            made[f"{task}-{budget}"] = compared(columns, title)
     again = results["reloaded"]
     if again is not None:
         rows = [
@@ -221,7 +221,10 @@ def finetuning_tables(results: Results) -> dict[str, Grid]:
             ("the same as before", f"{again['the same']:,}"),
             ("accuracy", f"{again['accuracy']:.3f}"),
         ]  # fmt: skip
-        made["reloaded"] = Grid("Saved, loaded again, used", ("", again["task"]), rows)
+        least = finetuning.BUDGETS[again["task"]][0]
+        made["reloaded"] = Grid(
+            "Saved, loaded again, used", ("", f"{again['task']}, {least:,} rows"), rows
+        )
     return made
 
 
@@ -232,7 +235,7 @@ def noise_tables(results: Results) -> dict[str, Grid]:
     for name, columns in results["cases"].items():
         beside = {m: mean(columns, ALL, m) for m in metrics} if ALL in columns else None
         others = {n: one for n, one in columns.items() if n != ALL}
-        made[name] = compared(others, name, beside=beside, metrics=metrics, costs=False)
+        made[name] = compared(others, name, beside=beside, metrics=metrics)
     return made
 
 

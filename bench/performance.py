@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.harness import three_digits
 from bench.plots import save_all
 from bench.show import Grid, fill
 
@@ -43,7 +44,7 @@ def _ratios(results: Results) -> Grid:
             verdict = "met" if one["met"] else "**missed**"
             told = (_bound(one), verdict) if _wanted(one) else ("-", "told")
             words = (f"`{name}`", _cell(one["name"]), _cell(one["note"]))
-            rows.append((*words, f"{one['value']:.3g}", *told))
+            rows.append((*words, three_digits(one["value"]), *told))
     head = ("part", "ratio", "", "measured", "target", "")
     return Grid("Ratios", head, rows, left=3)
 
@@ -165,7 +166,7 @@ def _draw_ratios(results: Results) -> Any:
     for at, (_, one) in enumerate(bars):
         axes.plot([one["bound"]] * 2, [at - 0.45, at + 0.45], color="k", linewidth=1.6)
         axes.annotate(
-            f"{one['value']:.3g}  ({_bound(one)})",
+            f"{three_digits(one['value'])}  ({_bound(one)})",
             (max(one["value"], one["bound"], 1.0), at),
             xytext=(5, -3),
             textcoords="offset points",

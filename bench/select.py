@@ -201,6 +201,7 @@ def ratios(rows: Sequence[Row], full: int, limit: float) -> list[Ratio]:
                 "stopped after" in why and why.startswith(f"{full:,}") for why in row["reasons"]
             ):
                 value = max(value, limit / statistics.median(row["ours"]))
+                note = f"at least: the {limit:g} s after which it was stopped; {note}"
         name = f"{row['package']} {row['title']} / ours"
         found.append(Ratio(name, value, BOUNDS.get(row["name"], 1.0), at_least=True, note=note))
     return sorted(found, key=lambda one: (one.name.startswith("numpy k-center"), -one.value))

@@ -24,6 +24,13 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("value", "text"), [(0.99985, "0.99985"), (1.0, "1"), (1.004, "1"), (0.375, "0.375")]
+)
+def test_what_is_below_one_is_not_said_to_be_one(value, text):
+    assert harness.three_digits(value) == text
+
+
+@pytest.mark.parametrize(
     ("value", "bound", "at_least", "met"),
     [
         (2.0, 1.5, True, True),

@@ -83,11 +83,21 @@ class Pool:
         return (self.embeddings if self.inputs is None else self.inputs)[rows]
 
     def ask(self, what: str, rows: Rows) -> Any:
-        """Ask the model about rows: ``score``, ``probabilities``, ``residuals`` or ``features``."""
+        """Ask the model about rows.
+
+        Parameters
+        ----------
+        what
+            ``score`` (see `value`), ``gradient_norm`` whatever the score is, ``probabilities``,
+            ``residuals`` or ``features``.
+        rows
+            Which.
+        """
         self.evaluations += len(rows)
         x, y = self.given(rows), self.labels[rows]
-        if what == "score":
-            return np.asarray(self.model.score(x, y, value=self.value), dtype=np.float64)
+        if what in ("score", "gradient_norm"):
+            value = self.value if what == "score" else what
+            return np.asarray(self.model.score(x, y, value=value), dtype=np.float64)
         if what == "residuals":
             return np.asarray(self.model.residuals(x, y), dtype=np.float32)
         if what == "probabilities":

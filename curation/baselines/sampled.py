@@ -48,17 +48,18 @@ def leverage(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
 
 
 def full_gradient_norm(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
-    """Rows in proportion to their own score, which is asked for on every row; weighted.
+    """Rows in proportion to their own gradient norm, which is asked for on every row; weighted.
 
     What ours approximates with k evaluations (Katharopoulos and Fleuret, 2018).
     """
-    return _by_law(pool, pool.ask("score", pool.rest), size, rng)
+    return _by_law(pool, pool.ask("gradient_norm", pool.rest), size, rng)
 
 
 def published(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
     """Clustering-based sensitivity sampling as published (Axiotis et al., 2024).
 
     Independent draws by ``q = l(c) + L v`` on k-means of the embeddings, without a uniform part.
+    The paper takes L as given; here both terms have the same total, for which no row is asked.
     """
     found = _select(pool, size, rng, design="iid", proxy="cluster", constants="balanced", mix=0.0)
     return _chosen(pool, found)

@@ -26,8 +26,8 @@ def el2n(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
 
 
 def gradient_norm(pool: Pool, size: int, rng: np.random.Generator) -> Choice:
-    """Rows with the largest score (gradient norm or loss), without weights."""
-    return Choice(_least(pool, -pool.ask("score", pool.rest), size, rng))
+    """Rows with the largest gradient norm, without weights."""
+    return Choice(_least(pool, -pool.ask("gradient_norm", pool.rest), size, rng))
 
 
 def badge(pool: Pool, size: int, rng: np.random.Generator) -> Choice:

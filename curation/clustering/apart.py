@@ -47,8 +47,8 @@ class Standard:
     def of(cls, points: Vectors, rows: Rows | None = None) -> Standard:
         """Find the mean and the size of (n, d) points, or of some of them."""
         m, d = len(points) if rows is None else len(rows), points.shape[1]
-        sums = np.zeros((min(m, PART) + 1, d))  # in the first row those so far: rows are added in
-        # order, in float64, whatever the parts
+        # in the first row the sums so far: rows are added one after another, whatever the parts
+        sums = np.zeros((min(m, PART) + 1, d))
         most, least = np.full(d, -np.inf, np.float32), np.full(d, np.inf, np.float32)
         for start in range(0, m, PART):
             part = _taken(points, rows, start, m)
@@ -67,7 +67,10 @@ class Standard:
         return len(self.points if self.rows is None else self.rows), self.points.shape[1]
 
     def parts(self) -> Iterator[tuple[slice, Vectors]]:
-        """Yield which points they are, and (at most ``PART``, d) points that may be changed."""
+        """Yield which points they are, and (at most ``PART``, d) points that may be changed.
+
+        The next ones take the same memory.
+        """
         m, d = self.shape
         room = np.empty((min(m, PART), d), dtype=np.float32)
         for start in range(0, m, PART):

@@ -167,8 +167,14 @@ def summarise(
 
 def _rank(medoids: NDArray[np.float32]) -> NDArray[np.int32]:
     """Place of each medoid along the first principal axis, its sign fixed."""
+    from scipy.linalg import eigh
+
     centred = medoids.astype(np.float64) - medoids.mean(axis=0, dtype=np.float64)
-    axis = np.linalg.svd(centred, full_matrices=False)[2][0]
+    wide = centred.shape[1] > len(centred)
+    products = centred @ centred.T if wide else centred.T @ centred
+    last = len(products) - 1  # the largest eigenvalue's; all of them would take longer than k-means
+    axis = eigh(products, subset_by_index=[last, last])[1][:, 0]
+    axis = centred.T @ axis if wide else axis
     axis = axis * np.sign(axis[np.argmax(np.abs(axis))] or 1.0)
     rank = np.empty(len(medoids), dtype=np.int32)
     rank[np.argsort(centred @ axis, kind="stable")] = np.arange(len(medoids), dtype=np.int32)

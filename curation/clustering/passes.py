@@ -53,7 +53,7 @@ def over(
     if not m:
         return cluster, distance
     size, pieces = _evenly(m, _most(d)), products.ahead() + 1
-    room = []
+    room: list[Totals] = []  # the one given back last is taken first: its memory is at hand
     if totals is not None:
         rows_of = size + min(size, len(totals))
         room = [np.empty((rows_of, d + 1), totals.dtype) for _ in range(pieces)]
@@ -64,8 +64,9 @@ def over(
 
     def one(number: int) -> tuple[slice, Totals | None]:
         rows = slice(number * size, min((number + 1) * size, m))
-        part, values = points[rows], room[number % len(room)] if room else None
+        part = points[rows]
         own = closest(part)
+        values = None if totals is None else room.pop()
         theirs = scratch.array("theirs", (len(part), d), kind)
         np.take(centroids, own, axis=0, out=theirs, mode="clip")
         at_hand = values is not None and values.dtype == kind
@@ -73,7 +74,7 @@ def over(
         with np.errstate(over="ignore", under="ignore"):
             np.subtract(part, theirs, out=apart)
             squares = np.vecdot(apart, apart)
-        cluster[rows], distance[rows] = own, squares
+            cluster[rows], distance[rows] = own, squares
         if values is not None:
             own_values = values[: len(part), :d]
             if not at_hand:
@@ -85,6 +86,7 @@ def over(
     for rows, values in products.in_order(one, range(-(-m // size))):
         if totals is not None and values is not None:
             _add(totals, cluster[rows], values)
+            room.append(values)
     return cluster, distance
 
 

@@ -64,6 +64,7 @@ class Points:
         self.n, self.d = int(shape[0]), int(shape[1])
         self.step = max(1, block_mib * MIB // (4 * self.d))
         self.mapped = Mapped.behind(source)
+        self._in_memory = type(source) is np.ndarray and not _of_a_file(source)
         self._keeping = Keeping(-(-self.n // self.step))
         self._ones = np.ones(self.d, dtype=np.float32)
 
@@ -93,7 +94,7 @@ class Points:
 
     def take(self, rows: Rows) -> Vectors:
         """Return rows in any order, as (m, d) float32."""
-        if isinstance(self.source, np.ndarray) and self.mapped is None:
+        if self._in_memory:
             return self._finite(self.source[rows], rows)
         increasing, back = np.unique(rows, return_inverse=True)
         if self.mapped is None:
@@ -157,3 +158,12 @@ class Points:
                 "leave the row out, or mend its encoding"
             )
         return points
+
+
+def _of_a_file(array: Any) -> bool:
+    """Whether an array lies in a file, where rows are read faster in their order."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return False

@@ -140,7 +140,10 @@ def _told(dataset: Dataset, asset: Any, status: str) -> str:
     if asset.asset == "pilot_model":
         return f"trained on {figures['rows']:,} of {figures['population']:,} rows"
     if asset.asset == "centroids":
-        return f"k = {figures['k']}, the score was asked for {figures['queries']:,} times"
+        once = "; the pilot saw every row once, for its gradient"
+        return f"k = {figures['k']}, the score was asked for {figures['queries']:,} times" + (
+            once if figures["space"] == "gradient" else ""
+        )
     if asset.asset == "selected_subset":
         repeats = figures["repeats"]
         return (

@@ -6,7 +6,9 @@ one makes it precise.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
 FOLDS = 5
+PIECE = 1024  # rows looked at together
 FEW, MANY = 4, 10
 RIDGES = np.array(
     [1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
@@ -129,7 +132,8 @@ class LowRankProxy:
         plane = _Ridge.fit(landmarks, scores)
         mean = plane.mean
         half = cls(plane.centre, plane.right.T, plane.slope, mean, 0.0, np.empty(0))
-        combined, left_over = half._parts(known.block.points)
+        centred = (known.block.points - plane.centre).astype(np.float64)
+        combined, left_over = half._combined(centred), half._left_over(centred)
         spread = float(left_over.mean())
         flat = spread <= 1e-9 * max(float(np.square(plane.singular).sum()) / len(scores), 1e-12)
         penalty = 0.0 if flat else float(combined.mean()) / spread
@@ -138,15 +142,26 @@ class LowRankProxy:
 
     def predict(self, block: Block) -> Floats:
         """Return each row's combination of the landmarks' scores."""
-        combined, left_over = self._parts(block.points)
-        return combined + self.penalty * left_over
+        found = np.empty(len(block.points))
+        for rows, part in _pieces(block.points, self.centre):
+            centred = part.astype(np.float64)
+            found[rows] = self._combined(centred)
+            if self.penalty > 0.0:
+                found[rows] += self.penalty * self._left_over(centred)
+        return found
 
-    def _parts(self, points: Vectors) -> tuple[Floats, Floats]:
-        centred = (points - self.centre).astype(np.float64)
+    @cached_property
+    def _along(self) -> Floats:
+        """Return the slope along the coordinates, (d,)."""
+        found: Floats = self.basis @ self.slope
+        return found
+
+    def _combined(self, centred: Floats) -> Floats:
+        return np.maximum(self.intercept + np.vecdot(centred, self._along), 0.0)
+
+    def _left_over(self, centred: Floats) -> Floats:
         inside = centred @ self.basis
-        combined = np.maximum(self.intercept + inside @ self.slope, 0.0)
-        total = np.einsum("ij,ij->i", centred, centred)
-        return combined, np.maximum(total - np.einsum("ij,ij->i", inside, inside), 0.0)
+        return np.maximum(np.vecdot(centred, centred) - np.vecdot(inside, inside), 0.0)
 
 
 @dataclass(frozen=True)
@@ -197,14 +212,23 @@ class RegressionProxy:
     def predict(self, block: Block) -> Floats:
         """Return the fitted combination of neighbours' scores, plane and covariates."""
         near = _neighbour_means(block.points, self.scores, self.points, itself=False)
-        # one row at a time: a product's rounding would depend on how many there are
-        plane = self.intercept + np.vecdot(block.points - self.centre, self.slope)
+        plane = np.empty(len(near))
+        for rows, part in _pieces(block.points, self.centre):
+            # one row at a time: a product's rounding would depend on how many there are
+            plane[rows] = self.intercept + np.vecdot(part, self.slope)
         return (
             self.coefficients[0]
             + near @ self.coefficients[1:3]
             + np.maximum(plane, 0.0) * self.coefficients[3]
             + block.covariates @ self.coefficients[4:]
         )
+
+
+def _pieces(points: Vectors, centre: Vectors) -> Iterator[tuple[slice, Vectors]]:
+    """Yield some points at a time around a centre: they stay in the cache."""
+    for start in range(0, len(points), PIECE):
+        part = points[start : start + PIECE]
+        yield slice(start, start + len(part)), part - centre
 
 
 PROXIES: dict[str, type[ClusterProxy] | type[LowRankProxy] | type[RegressionProxy]] = {
@@ -251,9 +275,7 @@ class _Ridge:
         centre = points.mean(axis=0, dtype=np.float64).astype(np.float32)
         mean = float(scores.mean())
         with products.one_thread():
-            left, singular, right = np.linalg.svd(
-                (points - centre).astype(np.float64), full_matrices=False
-            )
+            left, singular, right = _singular((points - centre).astype(np.float64))
             kept = singular > 1e-6 * max(float(singular[0]), 1e-12)
             left, singular, right = left[:, kept], singular[kept], right[kept]
             along, square = left.T @ (scores - mean), np.square(left)
@@ -266,6 +288,19 @@ class _Ridge:
                 if (squares := float(error @ error)) < least:
                     best, least, left_out = share / singular * along, squares, scores - error
         return cls(centre, mean, right, singular, best, left_out)
+
+
+def _singular(rows: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the singular value decomposition of (q, d) rows.
+
+    Where there are no more coordinates than rows, by the eigenvectors of their products, in a third
+    of the time. Singular values below 1e-8 of the largest are rounding then.
+    """
+    if rows.shape[1] > len(rows):
+        return np.linalg.svd(rows, full_matrices=False)
+    squares, vectors = np.linalg.eigh(rows.T @ rows)
+    singular, right = np.sqrt(np.maximum(squares[::-1], 0.0)), vectors.T[::-1]
+    return rows @ right.T / np.where(singular > 0.0, singular, 1.0), singular, right
 
 
 def relative_least_squares(columns: Floats, scores: Floats) -> Floats:

@@ -120,14 +120,24 @@ def test_uncertainty_takes_the_least_certain(pool):
     score = pool.model.score(
         pool.embeddings[pool.rest], pool.labels[pool.rest], value="gradient_norm"
     )
-    top = set(choose("gradient-norm", pool, SIZE).rows.tolist())
-    assert top == set(pool.rest[np.argsort(-score)[:SIZE]].tolist())
+    for value in ("gradient_norm", "loss"):  # of what others ask for makes no difference
+        pool.value = value
+        top = set(choose("gradient-norm", pool, SIZE).rows.tolist())
+        assert top == set(pool.rest[np.argsort(-score)[:SIZE]].tolist())
     entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1)
     truth = pool.labels[pool.rest][:, None] == np.array(pool.classes)
     wrong = np.linalg.norm(pool.model.predict_proba(pool.embeddings[pool.rest]) - truth, axis=1)
     for name, values in (("entropy", entropy), ("el2n", wrong)):
         taken = np.isin(pool.rest, choose(name, pool, SIZE).rows)
         assert values[taken].min() >= values[~taken].max() - 1e-6
+
+
+def test_draws_by_the_gradient_norm_are_those_whatever_the_score_is(pool):
+    one = choose("gradient-norm-sampled", pool, SIZE, seed=1)
+    pool.value = "loss"
+    other = choose("gradient-norm-sampled", pool, SIZE, seed=1)
+    assert np.array_equal(one.rows, other.rows)
+    assert np.array_equal(one.weights, other.weights)
 
 
 def test_badge_s_distances_are_those_of_its_gradients(pool):

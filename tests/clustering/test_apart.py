@@ -5,7 +5,7 @@ import pytest
 
 from curation.clustering.apart import MOST_WIDE, PART, Float, Standard, Whole
 
-SHAPES = [(1, 5), (700, 3), (PART, 64), (2 * PART + 17, 16)]
+SHAPES = [(1, 5), (700, 3), (3000, 1), (PART, 64), (2 * PART + 17, 16)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -39,9 +39,10 @@ def test_points_that_are_all_equal():
 @pytest.mark.parametrize("use_bytes", [False, True])
 @pytest.mark.parametrize("d", [64, 1500])
 def test_whole_steps_are_those_of_rounded_points(use_bytes, d):
-    """Of 1,500 coordinates squares are beyond the integers that float32 holds."""
+    """Corners of 1,500 coordinates: squares are beyond the integers that float32 holds."""
     rng = np.random.default_rng(0)
-    standard = Standard.of(rng.uniform(-1.0, 1.0, (3 * PART + 5, d)).astype(np.float32))
+    corners = np.sign(rng.normal(size=(3 * PART + 5, d))) * rng.uniform(0.9, 1.0, (1, d))
+    standard = Standard.of(corners.astype(np.float32))
     rounded = np.concatenate([np.rint(part * np.float32(127.0)) for _, part in standard.parts()])
     rows = np.array([0, 77, 3 * PART + 4])
     expected = [np.square(rounded[row] - rounded).sum(axis=1, dtype=np.float64) for row in rows]

@@ -115,6 +115,7 @@ CASES = [
 ]
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-9, 1e9, 1e18])
 @pytest.mark.parametrize("product", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -192,8 +193,13 @@ def test_totals_are_sums_from_the_centroids(rng):
     assert distance == pytest.approx((apart**2).sum(axis=1), rel=1e-6)
 
 
-def test_threads_make_no_difference(rng, monkeypatch):
-    points, centroids = (a.astype(np.float32) for a in sentences_like(rng, n=4000))
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("kind", "scale"), [(np.float64, 1.0), (np.float32, 1.0), (np.float64, 1e18)]
+)
+def test_threads_make_no_difference(rng, monkeypatch, kind, scale):
+    """With totals of the numbers distances are in, and of others."""
+    points, centroids = ((scale * a).astype(np.float32) for a in sentences_like(rng, n=4000))
     monkeypatch.setattr("curation.clustering.passes.PIECE", 300)  # else all is one piece
     call, workers = Closest.__call__, set()
 
@@ -205,7 +211,7 @@ def test_threads_make_no_difference(rng, monkeypatch):
     seen = []
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("CURATION_THREADS", threads)
-        totals = np.zeros((60, 385))
+        totals = np.zeros((60, 385), dtype=kind)
         seen.append((*over(Closest(centroids), points, totals=totals), totals))
     assert len(workers) > 2
     for other in seen[1:]:
@@ -235,6 +241,7 @@ def test_no_points_and_few_centroids(k):
     assert assign(np.ones((4, 3), dtype=np.float32), centroids)[0].tolist() == [0] * 4
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("product", KINDS)
 def test_points_too_large_for_float32_squares(rng, product):
     """Their squares overflow; they are told apart all the same."""

@@ -192,8 +192,9 @@ from curation.clustering import assign, fit_centroids
 rng = np.random.default_rng(0)
 grid = rng.integers(0, 4, size=(6000, 4)).astype(np.float32)
 cloud = rng.normal(size=(6000, 24)).astype(np.float32)
-for points in (grid, cloud):
-    centroids = fit_centroids(points, 40, seed=3)
+wide = rng.normal(size=(6000, 64)).astype(np.float32)
+for points, k in ((grid, 40), (cloud, 40), (wide, 50)):
+    centroids = fit_centroids(points, k, seed=3)
     cluster, distance = assign(points, centroids)
     sys.stdout.write(f"{centroids.tobytes().hex()} {cluster.tobytes().hex()} ")
     sys.stdout.write(f"{distance.tobytes().hex()} ")

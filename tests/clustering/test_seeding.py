@@ -119,6 +119,18 @@ def test_looking_ahead_changes_no_centre(monkeypatch, spread):
         assert left == expected
 
 
+def test_too_many_coordinates_for_whole_steps(monkeypatch):
+    """There, squared distances would overflow; distances are of float32."""
+    points = np.random.default_rng(0).normal(size=(6000, 65)).astype(np.float32)
+    calls, whole = [], seeding._whole
+    monkeypatch.setattr(seeding, "_whole", lambda *given: (calls.append(1), whole(*given))[1])
+    first_centres(points, 50, numbers=numbers_of(6000), seed=0)
+    assert len(calls) == 1
+    monkeypatch.setattr(seeding, "MOST_WIDE", 64)
+    first_centres(points, 50, numbers=numbers_of(6000), seed=0)
+    assert len(calls) == 1
+
+
 def race_of(numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     words = (numbers * 2.0**53).astype(np.uint64)
     return words, np.random.default_rng(5).integers(2**64, size=(k, 2), dtype=np.uint64)

@@ -106,7 +106,12 @@ def tiles(made: Made) -> list[Tile]:
             "Score evaluations",
             f"{chosen['queries']:,}",
             f"to choose by, {chosen['queries'] / chosen['rows']:.1%} of all rows' scores; "
-            f"{chosen['pilot_rows']:,} rows trained the pilot",
+            f"{chosen['pilot_rows']:,} rows trained the pilot"
+            + (
+                ", which saw every row once"
+                if made.centroids.figures["space"] == "gradient"
+                else ""
+            ),
         ),
         _time(made),
         _changes(chosen),
