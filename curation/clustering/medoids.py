@@ -175,7 +175,10 @@ def _rank(medoids: NDArray[np.float32]) -> NDArray[np.int32]:
     last = len(products) - 1  # the largest eigenvalue's; all of them would take longer than k-means
     axis = eigh(products, subset_by_index=[last, last])[1][:, 0]
     axis = centred.T @ axis if wide else axis
-    axis = axis * np.sign(axis[np.argmax(np.abs(axis))] or 1.0)
+    # Two classes' coordinates are as large as each other, one up, one down: rounding must not say
+    # which of them is the largest.
+    first = np.argmax(np.abs(axis) >= (1.0 - 1e-6) * np.abs(axis).max())
+    axis = axis * np.sign(axis[first] or 1.0)
     rank = np.empty(len(medoids), dtype=np.int32)
     rank[np.argsort(centred @ axis, kind="stable")] = np.arange(len(medoids), dtype=np.int32)
     return rank

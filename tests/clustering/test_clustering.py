@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import curation.clustering.medoids as medoids_module
 from curation.clustering import (
     GradientSketch,
     LabelScale,
@@ -310,3 +311,13 @@ def test_clusters_that_are_close_in_rank_are_close_in_space(rng):
     medoids = np.stack([line, np.zeros(20), np.zeros(20)], axis=1).astype(np.float32)
     rank = summarise([medoids], medoids).rank
     assert rank.tolist() in (line.astype(int).tolist(), (19 - line).astype(int).tolist())
+
+
+def test_the_direction_of_ranks_is_not_said_by_rounding(rng):
+    """Two classes, one-hot: their coordinates are each other's negative, around the mean."""
+    label = np.where(rng.random(60) < 0.5, 1.0, 0.0)
+    medoids = np.column_stack([label, 1.0 - label, 0.1 * rng.normal(size=(60, 5))])
+    expected = medoids_module._rank(medoids.astype(np.float32))
+    for _ in range(20):
+        moved = medoids * (1.0 + 1e-7 * rng.normal(size=(1, 7)))
+        assert np.array_equal(medoids_module._rank(moved.astype(np.float32)), expected)
