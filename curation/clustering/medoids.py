@@ -167,13 +167,10 @@ def summarise(
 
 def _rank(medoids: NDArray[np.float32]) -> NDArray[np.int32]:
     """Place of each medoid along the first principal axis, its sign fixed."""
-    from scipy.linalg import eigh
-
     centred = medoids.astype(np.float64) - medoids.mean(axis=0, dtype=np.float64)
     wide = centred.shape[1] > len(centred)
     products = centred @ centred.T if wide else centred.T @ centred
-    last = len(products) - 1  # the largest eigenvalue's; all of them would take longer than k-means
-    axis = eigh(products, subset_by_index=[last, last])[1][:, 0]
+    axis = np.linalg.eigh(products)[1][:, -1]  # of the largest eigenvalue
     axis = centred.T @ axis if wide else axis
     # Two classes' coordinates are as large as each other, one up, one down: rounding must not say
     # which of them is the largest.
