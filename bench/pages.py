@@ -79,7 +79,6 @@ def compared(
     *,
     beside: dict[str, float] | None = None,
     metrics: tuple[str, ...] = METRICS,
-    costs: bool = True,
 ) -> Grid:
     """Return a table of strategies, the best macro-F1 first.
 
@@ -87,17 +86,14 @@ def compared(
     """
     rows = []
     if beside is not None:
-        blank = ("",) * (2 if costs else 0)
-        rows.append((f"*{ALL}*", *(f"{beside[m]:.3f}" for m in metrics), *blank))
+        rows.append((f"*{ALL}*", *(f"{beside[m]:.3f}" for m in metrics), "", ""))
     for name in sorted(columns, key=lambda n: -mean(columns, n, "macro_f1")):
         told = [_told(columns, name, metric) for metric in metrics]
-        if costs:
-            asked = float(np.median(columns[name]["evaluations"]))
-            seconds = float(np.median(columns[name]["choose_seconds"]))
-            told += [f"{asked:,.0f}", f"{seconds:.2f}"]
-        rows.append((name, *told))
-    head = ("strategy", *(WORDS[m] for m in metrics))
-    return Grid(title, (*head, *(("rows asked about", "processor s") if costs else ())), rows)
+        asked = float(np.median(columns[name]["evaluations"]))
+        seconds = float(np.median(columns[name]["choose_seconds"]))
+        rows.append((name, *told, f"{asked:,.0f}", f"{seconds:.2f}"))
+    head = ("strategy", *(WORDS[m] for m in metrics), "rows asked about", "processor s")
+    return Grid(title, head, rows)
 
 
 def _told(columns: Columns, name: str, metric: str) -> str:

@@ -145,7 +145,7 @@ def test_a_strategy_of_a_run_that_was_stopped_is_left_out():
 
 
 def test_a_table_says_what_is_better_and_what_is_not():
-    grid = pages.compared(pages.pack(cells(5, ("middle", "uniform", "better"))), "t", costs=False)
+    grid = pages.compared(pages.pack(cells(5, ("middle", "uniform", "better"))), "t")
     told = {row[0]: row[1] for row in grid.rows}
     assert told["better"].startswith("**0.7")
     assert "+10.0 ±" in told["better"] or "+9." in told["better"] or "+10." in told["better"]

@@ -47,7 +47,7 @@ class Standard:
     def of(cls, points: Vectors, rows: Rows | None = None) -> Standard:
         """Find the mean and the size of (n, d) points, or of some of them."""
         m, d = len(points) if rows is None else len(rows), points.shape[1]
-        # in the first row the sums so far: rows are added one after another, whatever the parts
+        # in the first row the sums so far: rows are added to them one after another
         sums = np.zeros((min(m, PART) + 1, d))
         most, least = np.full(d, -np.inf, np.float32), np.full(d, np.inf, np.float32)
         for start in range(0, m, PART):

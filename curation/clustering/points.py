@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.mapped import Direct, Keeping, Mapped
+from curation.mapped import Direct, Keeping, Mapped, owner_of
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -64,7 +64,8 @@ class Points:
         self.n, self.d = int(shape[0]), int(shape[1])
         self.step = max(1, block_mib * MIB // (4 * self.d))
         self.mapped = Mapped.behind(source)
-        self._in_memory = type(source) is np.ndarray and not _of_a_file(source)
+        # of a file, rows are read faster in their order
+        self._in_memory = type(source) is np.ndarray and type(owner_of(source)) is np.ndarray
         self._keeping = Keeping(-(-self.n // self.step))
         self._ones = np.ones(self.d, dtype=np.float32)
 
@@ -158,12 +159,3 @@ class Points:
                 "leave the row out, or mend its encoding"
             )
         return points
-
-
-def _of_a_file(array: Any) -> bool:
-    """Whether an array lies in a file, where rows are read faster in their order."""
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
-        array = array.base
-    return False

@@ -2,6 +2,6 @@
 
 from curation.mapped.direct import ROOMS, Direct
 from curation.mapped.kept import WORTH, Keeping
-from curation.mapped.maps import Mapped
+from curation.mapped.maps import Mapped, owner_of
 
-__all__ = ["ROOMS", "WORTH", "Direct", "Keeping", "Mapped"]
+__all__ = ["ROOMS", "WORTH", "Direct", "Keeping", "Mapped", "owner_of"]

@@ -17,6 +17,14 @@ SHARED = ("r", "r+", "w+")  # of a private copy ("c") changed pages would be los
 AT_A_TIME = 16  # rows taken here and there before the pages around them are let go
 
 
+def owner_of(array: Any) -> Any:
+    """Return the array that an array is a view of, after all; itself where it is none."""
+    owner = array
+    while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return owner
+
+
 @dataclass(frozen=True)
 class Mapped:
     """A memory map that an array lies in.
@@ -41,9 +49,7 @@ class Mapped:
     @classmethod
     def behind(cls, array: Any) -> Mapped | None:
         """Return the map behind an array; None where there is none that may be let go."""
-        owner: Any = array
-        while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
-            owner = owner.base
+        owner = owner_of(array)
         if not isinstance(owner, np.memmap) or owner.mode not in SHARED:
             return None
         if not isinstance(owner.base, mmap.mmap) or not hasattr(owner.base, "madvise"):

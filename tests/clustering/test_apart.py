@@ -55,7 +55,7 @@ def test_whole_steps_are_those_of_rounded_points(use_bytes, d):
 @pytest.mark.parametrize("d", [64, 1100, MOST_WIDE])
 @pytest.mark.parametrize("m", [1, 63, 4000])
 def test_sums_of_the_largest_distances_do_not_overflow(d, m):
-    """All points but a few in opposite corners: squared distances are as large as they get."""
+    """Of points in opposite corners: squared distances are as large as they get."""
     standard = Standard.of(np.array([[-1.0], [1.0]], dtype=np.float32) * np.ones(d, np.float32))
     whole = Whole(standard, use_bytes=False, few=2, many=2)
     largest = int(whole.distances(np.arange(2)).max())
